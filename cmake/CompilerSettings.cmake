@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# What all of Nibble's C++ is compiled with, as the interface target nibble_settings.
+
+add_library(nibble_settings INTERFACE)
+target_include_directories(nibble_settings INTERFACE
+  ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/native/include)
+
+# A reference must compute what it says: the compiler may not fuse a*b+c on its own. Kernels ask
+# for a fused multiply-add where they want one.
+target_compile_options(nibble_settings INTERFACE -ffp-contract=off)
+
+# SSSE3 and SSE4 machines without AVX2 are served by SSE2; AVX3_SPR needs a newer compiler than
+# Debian 12's; SVE's vectors cannot stand in arrays, as the kernels' register tiles do, and NEON
+# runs on every machine that has it. The same value must reach every file, Highway's own included.
+# AVX3_DL (AVX-512 with VNNI and VBMI) is built only where it is asked for.
+set(nibble_disabled_targets "HWY_SSSE3|HWY_SSE4|HWY_AVX3_SPR|HWY_ALL_SVE")
+if(NIBBLE_DISABLED_SIMD_TARGETS)
+  string(APPEND nibble_disabled_targets "|${NIBBLE_DISABLED_SIMD_TARGETS}")
+endif()
+target_compile_definitions(nibble_settings INTERFACE
+  "HWY_DISABLED_TARGETS=(${nibble_disabled_targets})" HWY_WANT_AVX3_DL
+  "NIBBLE_VERSION=\"${PROJECT_VERSION}\"")
+
+target_compile_options(nibble_settings INTERFACE -Wall -Wextra)
+if(NIBBLE_WARNINGS_AS_ERRORS)
+  target_compile_options(nibble_settings INTERFACE -Werror)
+endif()
+
+if(NIBBLE_SANITIZE)
+  # float-cast-overflow is outside "undefined" but as much of a bug in a quantizer. Recovery is
+  # off, so that a finding fails its test.
+  set(nibble_sanitizers
+    -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
+    -fno-omit-frame-pointer -g1)
+  target_compile_options(nibble_settings INTERFACE ${nibble_sanitizers})
+  target_link_options(nibble_settings INTERFACE ${nibble_sanitizers})
+endif()
+
+find_package(Threads REQUIRED)
+target_link_libraries(nibble_settings INTERFACE Threads::Threads)

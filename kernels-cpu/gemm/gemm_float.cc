@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Weights of any format times activations held as F32 values (F32, A16, A8F).
+//
+//        activations x [rows][K]            panel: K columns x 16 lanes (tile.h)
+//        x[m][k] broadcast to 16 lanes  *   W[k][n .. n+15] decoded in registers
+//                                       ->  acc[m][n .. n+15]
+//
+// Few rows (decode): each weight byte is read once and decoded straight into the
+// multiply-adds of all rows; four accumulators a row hide the latency of the FMA, and one
+// multiply by the group's scales ends a segment. Many rows (prefill): a block of up to
+// 256 columns of both panels is decoded once, scales folded in, into 32 KiB of scratch,
+// which then serves every row through a register tile of 12 (6 with 16 registers) rows by
+// two vectors.
+//
+// Precision. Every operand is exact in F32: codes have at most 11 significant bits, A8F
+// values 4, A16 values 8. An I4 code times an E4M3 or power-of-two scale is exact as well
+// (3 + 4 bits), and its product with an A8F value too (11 bits), so that only the sum
+// rounds; with other scales the scaled weight rounds once. Sums of K terms in F32 in a
+// fixed order err by at most (K + 2) * 2^-24 * sum|terms|. Nothing overflows that would
+// not overflow in the reference: |q * s| <= 448 * 7.
+#include <algorithm>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels-cpu/gemm/gemm_float.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+//
+#include "hwy/cache_control.h"
+#include "kernels-cpu/gemm/gemm_kernels.h"
+#include "kernels-cpu/numerics/tile_decode-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nibble {
+namespace HWY_NAMESPACE {
+namespace {  // the same names in other files are other functions
+
+// Rows up to which decoding in registers beats decoding into scratch.
+constexpr int64_t kFewRows = 4;
+// Bytes that the stream of weights is fetched ahead: some 100 ns at 15 GB/s.
+constexpr int64_t kPrefetchBytes = 1536;
+
+// ---- few rows ----
+
+template <DType kType, int kRows>
+HWY_INLINE void FewRowsSegment(const TileDecoder<kType>& decoder, const WeightFormat& format,
+                               const Segment& s, const uint8_t* panel, const float* x,
+                               int64_t stride, float* acc) {
+  const TileF df;
+  for (size_t lane = 0; lane < kTileLanes; lane += hn::Lanes(df)) {
+    VF a0[kRows], a1[kRows], a2[kRows], a3[kRows];
+    for (int r = 0; r < kRows; ++r) a0[r] = a1[r] = a2[r] = a3[r] = hn::Zero(df);
+    for (int64_t k = 0; k < s.columns; k += kTileColumns) {
+      const uint8_t* chunk = panel + s.codes_offset + TileBytes(kType, k);
+      for (int64_t b = 0; b < TileBytes(kType, kTileColumns); b += 64) {
+        hwy::Prefetch(chunk + kPrefetchBytes + b);
+      }
+      const float* xk = x + s.column + k;
+      decoder.Chunk(chunk, lane, [&](size_t i, VF w) HWY_ATTR {
+        for (int r = 0; r < kRows; ++r) {
+          const VF v = hn::Set(df, xk[r * stride + i]);
+          VF& a = i % 4 == 0 ? a0[r] : i % 4 == 1 ? a1[r] : i % 4 == 2 ? a2[r] : a3[r];
+          a = hn::MulAdd(w, v, a);
+        }
+      });
+    }
+    for (int r = 0; r < kRows; ++r) {
+      float* to = acc + r * kUnitColumns + lane;
+      const VF sum = hn::Add(hn::Add(a0[r], a1[r]), hn::Add(a2[r], a3[r]));
+      const VF scaled =
+          format.scale == DType::kNone
+              ? sum
+              : hn::Mul(sum, LoadScales(format.scale, panel + s.scales_offset, lane));
+      hn::StoreU(hn::Add(hn::LoadU(df, to), scaled), df, to);
+    }
+  }
+}
+
+template <DType kType, int kRows>
+void FewRows(const PackedMatrix& m, int64_t panel, int64_t panels, const PreparedInput& input,
+             int64_t row, float* acc) {
+  const TileDecoder<kType> decoder;
+  const float* x = input.values + row * input.stride;
+  std::fill(acc, acc + kRows * kUnitColumns, 0.0f);
+  for (int64_t p = 0; p < panels; ++p) {
+    for (const Segment& s : m.segments) {
+      FewRowsSegment<kType, kRows>(decoder, m.format, s, m.panel(panel + p), x, input.stride,
+                                   acc + p * kPanelRows);
+    }
+  }
+}
+
+// ---- many rows ----
+
+// Scaled weights of one segment, [columns][16].
+template <DType kType>
+void DecodeSegment(const WeightFormat& format, const Segment& s, const uint8_t* panel,
+                   float* out) {
+  const TileF df;
+  const TileDecoder<kType> decoder;
+  for (size_t lane = 0; lane < kTileLanes; lane += hn::Lanes(df)) {
+    const VF scale = format.scale == DType::kNone
+                         ? hn::Set(df, 1.0f)
+                         : LoadScales(format.scale, panel + s.scales_offset, lane);
+    for (int64_t k = 0; k < s.columns; k += kTileColumns) {
+      float* to = out + k * kTileLanes + lane;
+      decoder.Chunk(panel + s.codes_offset + TileBytes(kType, k), lane,
+                    [&](size_t i, VF w) HWY_ATTR {
+                      hn::Store(hn::Mul(w, scale), df, to + i * kTileLanes);
+                    });
+    }
+  }
+}
+
+// acc[r][0..1] += x[r][k] * w[k] for two vectors of columns; w0 and w1 step by 16 floats.
+template <int kRows>
+HWY_INLINE void RegisterTile(const float* HWY_RESTRICT w0, const float* HWY_RESTRICT w1,
+                             int64_t columns, const float* HWY_RESTRICT x, int64_t stride,
+                             float* HWY_RESTRICT acc0, float* HWY_RESTRICT acc1) {
+  const TileF df;
+  VF a[kRows], b[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    a[r] = hn::LoadU(df, acc0 + r * kUnitColumns);
+    b[r] = hn::LoadU(df, acc1 + r * kUnitColumns);
+  }
+  for (int64_t k = 0; k < columns; ++k) {
+    const VF u = hn::Load(df, w0 + k * kTileLanes);
+    const VF v = hn::Load(df, w1 + k * kTileLanes);
+    for (int r = 0; r < kRows; ++r) {
+      const VF xv = hn::Set(df, x[r * stride + k]);
+      a[r] = hn::MulAdd(u, xv, a[r]);
+      b[r] = hn::MulAdd(v, xv, b[r]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    hn::StoreU(a[r], df, acc0 + r * kUnitColumns);
+    hn::StoreU(b[r], df, acc1 + r * kUnitColumns);
+  }
+}
+
+// Rows of a register tile: two accumulators a row, two weights, one activation.
+constexpr int kTileRows = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64 ? 12 : 6;
+
+// The pairs of vectors that make up two panels of 16 lanes.
+template <int kRows>
+void TileColumns(const float* w0, const float* w1, int64_t columns, const float* x,
+                 int64_t stride, float* acc) {
+  const size_t lanes = hn::Lanes(TileF());
+  if (lanes == kTileLanes) {
+    RegisterTile<kRows>(w0, w1, columns, x, stride, acc, acc + kPanelRows);
+    return;
+  }
+  for (size_t lane = 0; lane < kTileLanes; lane += 2 * lanes) {
+    RegisterTile<kRows>(w0 + lane, w0 + lane + lanes, columns, x, stride, acc + lane,
+                        acc + lane + lanes);
+    float* acc1 = acc + kPanelRows + lane;
+    RegisterTile<kRows>(w1 + lane, w1 + lane + lanes, columns, x, stride, acc1, acc1 + lanes);
+  }
+}
+
+// Fewer than kTileRows rows are left over at the end.
+template <int kRows>
+void LastRows(int64_t rows, const float* w0, const float* w1, int64_t columns, const float* x,
+              int64_t stride, float* acc) {
+  if (rows == kRows) {
+    TileColumns<kRows>(w0, w1, columns, x, stride, acc);
+  } else if constexpr (kRows > 1) {
+    LastRows<kRows - 1>(rows, w0, w1, columns, x, stride, acc);
+  }
+}
+
+template <DType kType>
+void ManyRows(const PackedMatrix& m, int64_t panel, int64_t panels, const PreparedInput& input,
+              int64_t row, int64_t rows, uint8_t* scratch, float* acc) {
+  float* w0 = reinterpret_cast<float*>(scratch);
+  float* w1 = panels == 2 ? w0 + kMaxSegment * kPanelRows : w0;
+  std::fill(acc, acc + rows * kUnitColumns, 0.0f);
+  for (size_t i = 0; i < m.segments.size();) {
+    const int64_t first = m.segments[i].column;
+    int64_t columns = 0;
+    while (i < m.segments.size() && columns + m.segments[i].columns <= kMaxSegment) {
+      const Segment& s = m.segments[i++];
+      DecodeSegment<kType>(m.format, s, m.panel(panel), w0 + columns * kPanelRows);
+      if (panels == 2) {
+        DecodeSegment<kType>(m.format, s, m.panel(panel + 1), w1 + columns * kPanelRows);
+      }
+      columns += s.columns;
+    }
+    const float* x = input.values + row * input.stride + first;
+    int64_t r = 0;
+    for (; r + kTileRows <= rows; r += kTileRows) {
+      TileColumns<kTileRows>(w0, w1, columns, x + r * input.stride, input.stride,
+                             acc + r * kUnitColumns);
+    }
+    LastRows<kTileRows - 1>(rows - r, w0, w1, columns, x + r * input.stride, input.stride,
+                            acc + r * kUnitColumns);
+  }
+}
+
+// ---- choice ----
+
+template <DType kType>
+void Unit(const PackedMatrix& m, int64_t panel, int64_t panels, const PreparedInput& input,
+          int64_t row, int64_t rows, uint8_t* scratch, float* acc) {
+  switch (rows) {
+    case 1: return FewRows<kType, 1>(m, panel, panels, input, row, acc);
+    case 2: return FewRows<kType, 2>(m, panel, panels, input, row, acc);
+    case 3: return FewRows<kType, 3>(m, panel, panels, input, row, acc);
+    case 4: return FewRows<kType, 4>(m, panel, panels, input, row, acc);
+    default: return ManyRows<kType>(m, panel, panels, input, row, rows, scratch, acc);
+  }
+  static_assert(kFewRows == 4, "one case a row count");
+}
+
+}  // namespace
+
+void FloatUnit(const PackedMatrix& m, int64_t panel, int64_t panels, const PreparedInput& input,
+               int64_t row, int64_t rows, uint8_t* scratch, float* acc) {
+  const auto unit = [&] {
+    switch (m.format.code) {
+      case DType::kI4: return &Unit<DType::kI4>;
+      case DType::kI8: return &Unit<DType::kI8>;
+      case DType::kE4M3: return &Unit<DType::kE4M3>;
+      case DType::kE5M2: return &Unit<DType::kE5M2>;
+      case DType::kE3M2: return &Unit<DType::kE3M2>;
+      case DType::kE2M3: return &Unit<DType::kE2M3>;
+      case DType::kBF16: return &Unit<DType::kBF16>;
+      case DType::kF16: return &Unit<DType::kF16>;
+      default: return &Unit<DType::kF32>;
+    }
+  }();
+  unit(m, panel, panels, input, row, rows, scratch, acc);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace nibble
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace nibble {
+HWY_EXPORT(FloatUnit);
+UnitKernel FloatUnitKernel() { return HWY_DYNAMIC_POINTER(FloatUnit); }
+}  // namespace nibble
+#endif

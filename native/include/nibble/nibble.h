@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * nibble.h: the C ABI of Nibble, kernels for low-bit LLM inference.
+ *
+ * Conventions that hold for every function here
+ * ---------------------------------------------
+ * Status.      A function that can fail returns nb_status. On anything but NB_OK,
+ *              nb_last_error() gives the calling thread one line that names the
+ *              argument, what was passed and what was expected. Nothing aborts,
+ *              exits, prints or throws across this interface. A failed call leaves
+ *              every output handle NULL; output tensors may be partly written only
+ *              after NB_OUT_OF_MEMORY, NB_DEVICE_ERROR or NB_INTERNAL.
+ * Ownership.   Handles made by *_create, *_pack and *_quantize belong to the
+ *              caller, who passes each to its *_destroy once; destroying NULL is
+ *              harmless. Nothing keeps a pointer to caller memory after the call
+ *              returns. A matrix or a cache may outlive the context it was made with.
+ * Threads.     One context serves one call at a time; a second concurrent call on
+ *              the same context waits, first come, first served. Different contexts
+ *              run at once. A matrix is immutable and may be used from any number
+ *              of contexts at once. A KV cache must not be used by two calls at once.
+ *              Destroying a handle while a call uses it is undefined.
+ * Shapes.      Row-major, sizes in elements, innermost dimension last. "M" is the
+ *              number of tokens (rows of activations), "K" the inputs and "N" the
+ *              outputs of a projection. Zero rows are legal wherever M is free and
+ *              do nothing.
+ * Results.     The same build on the same machine gives the same bits for any number
+ *              of threads.
+ * Versions.    Structs begin with struct_size, which the caller sets to sizeof of
+ *              the struct it was compiled against; nb_abi_version() grows by one when
+ *              an existing declaration changes its meaning.
+ */
+#ifndef NIBBLE_NIBBLE_H_
+#define NIBBLE_NIBBLE_H_
+
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define NB_API __declspec(dllexport)
+#else
+#define NB_API __attribute__((visibility("default")))
+#endif
+
+#define NB_ABI_VERSION 1
+#define NB_MAX_RANK 4
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------ types -- */
+
+typedef enum nb_status {
+  NB_OK = 0,
+  NB_INVALID_ARGUMENT = 1, /* the caller's mistake: the message names the argument */
+  NB_UNSUPPORTED = 2,      /* legal, but there is no kernel or device for it */
+  NB_OUT_OF_MEMORY = 3,
+  NB_DEVICE_ERROR = 4,
+  NB_INTERNAL = 5
+} nb_status;
+
+/* Element, code and scale types. Encoding rounds to nearest, ties to even, and
+ * saturates to the largest finite value. */
+typedef enum nb_dtype {
+  NB_NONE = 0,
+  NB_F32 = 1,  /* IEEE 754 binary32 */
+  NB_F16 = 2,  /* IEEE 754 binary16 */
+  NB_BF16 = 3, /* upper half of binary32 */
+  NB_E4M3 = 4, /* OCP FP8 E4M3 (FN): bias 7, max 448, no infinity, NaN 0x7F and 0xFF */
+  NB_E5M2 = 5, /* OCP FP8 E5M2: bias 15, max 57344, IEEE-like */
+  NB_E3M2 = 6, /* OCP MX FP6: bias 3, max 28, no infinity, no NaN */
+  NB_E2M3 = 7, /* OCP MX FP6: bias 1, max 7.5, no infinity, no NaN */
+  NB_I4 = 8,   /* two's complement, -8..7 */
+  NB_I8 = 9,   /* two's complement */
+  NB_I32 = 10,
+  NB_U8 = 11,  /* bytes: packed codes */
+  NB_POW2 = 12 /* scale only: one signed byte e stands for 2^e, -9 <= e <= 5 */
+} nb_dtype;
+
+/* A view of caller memory; never owns it. data must be aligned to the size of
+ * dtype, byte_length must cover the last element. strides are in elements; the
+ * innermost stride must be 1. */
+typedef struct nb_tensor {
+  int64_t struct_size;
+  int32_t dtype; /* nb_dtype */
+  int32_t rank;  /* 1..NB_MAX_RANK */
+  int64_t shape[NB_MAX_RANK];
+  int64_t strides[NB_MAX_RANK];
+  void *data;
+  int64_t byte_length;
+} nb_tensor;
+
+/* How the weights of a projection W [N rows][K cols] are stored.
+ *
+ *   code_type  codes [N][bytes]        codes_high          value of one weight
+ *   I4         U8 [N][ceil(K/2)]       -                   q * scale * factor
+ *   E3M2 E2M3  U8 [N][ceil(K/2)]       U8 [N][ceil(K/4)]   f6 * scale
+ *   I8         U8 [N][K]               -                   q * scale
+ *   E4M3 E5M2  U8 [N][K]               -                   f8 * scale
+ *   BF16 F16   U8 [N][2K]              -                   itself
+ *   F32        U8 [N][4K]              -                   itself
+ *
+ * I4: column k is in byte k/2, the low nibble for even k. Six bits: codes holds
+ * code & 15 the same way, codes_high holds code >> 4 in byte k/4, bits 2*(k%4)
+ * (the 4+2 planes of FP6-LLM). Unused bits are zero. 16- and 32-bit elements are
+ * little-endian.
+ *
+ * scales is [N][ceil(K/group_size)] of scale_type; the last group may be short.
+ * factors is F32: [1] for the whole matrix when an I4 matrix has E4M3 scales (FireQ,
+ * arXiv 2505.20839), [N] when it has POW2 scales, otherwise absent (1). */
+typedef struct nb_weight_format {
+  int64_t struct_size;
+  int32_t code_type;  /* nb_dtype, as in the table */
+  int32_t scale_type; /* I4: E4M3, POW2, F16, BF16, F32; I8, FP8, FP6: F16, BF16, F32;
+                         16- and 32-bit floats: NB_NONE */
+  int64_t group_size; /* columns that share a scale: a multiple of 16, or 0 for all K */
+} nb_weight_format;
+
+typedef struct nb_matrix_info {
+  int64_t struct_size;
+  int64_t rows; /* N */
+  int64_t cols; /* K */
+  nb_weight_format format;
+  int64_t packed_bytes; /* what one pass over the matrix reads */
+} nb_matrix_info;
+
+typedef struct nb_kv_cache_options {
+  int64_t struct_size;
+  int32_t type;       /* NB_I4 (KV4), NB_I8 (KV8), NB_BF16 (KV16) or NB_F32 */
+  int32_t layers;     /* >= 1 */
+  int32_t kv_heads;   /* >= 1 */
+  int32_t head_dim;   /* even, 16..256 */
+  int64_t capacity;   /* tokens, >= 1 */
+  int64_t group_size; /* NB_I4 only: elements of a head that share one E4M3 scale: a
+                         multiple of 16 that divides head_dim, or 0 for the whole head */
+  const float *key_factors;   /* NB_I4 only: one F32 factor per layer, or NULL for 1 */
+  const float *value_factors; /* the same for values */
+} nb_kv_cache_options;
+
+typedef struct nb_context nb_context;   /* a device and its worker threads */
+typedef struct nb_matrix nb_matrix;     /* packed, immutable weights of one projection */
+typedef struct nb_kv_cache nb_kv_cache; /* keys and values of one sequence, all layers */
+
+/* One projection of nb_matmul: output = norm(x) * matrix^T + bias + residual. */
+typedef struct nb_projection {
+  const nb_matrix *matrix;   /* [N, K] */
+  const nb_tensor *bias;     /* F32 [N], or NULL */
+  const nb_tensor *residual; /* F32 [M, N], or NULL; may be the same memory as output */
+  const nb_tensor *output;   /* F32 [M, N]; must not overlap x */
+} nb_projection;
+
+/* rows consecutive tokens of one sequence, at positions start, start+1, ... The
+ * tokens of a batch stand one sequence after the other in every [M, ...] tensor. */
+typedef struct nb_sequence {
+  nb_kv_cache *cache;
+  int64_t start;
+  int64_t rows;
+} nb_sequence;
+
+/* --------------------------------------------------------- library, device -- */
+
+NB_API int32_t nb_abi_version(void);
+
+/* "MAJOR.MINOR.PATCH"; static storage. */
+NB_API const char *nb_version(void);
+
+/* The calling thread's message for its last call that failed; "" if none did. Valid
+ * until that thread's next call. */
+NB_API const char *nb_last_error(void);
+
+/* The SIMD target in use, e.g. "AVX3_DL", "AVX2", "NEON"; static storage. The
+ * environment variable NIBBLE_SIMD_TARGET forces one that the CPU can run; an unknown
+ * or unusable name is reported by nb_context_create. */
+NB_API const char *nb_simd_target(void);
+
+/* Writes the space-separated names of the SIMD targets that this build and this CPU
+ * can run, best first, NUL-terminated; fails if buffer_length is too small. */
+NB_API nb_status nb_simd_targets(char *buffer, int64_t buffer_length);
+
+/* Threads this process may use: the smaller of its CPU affinity and its cgroup quota
+ * rounded up; at least 1. */
+NB_API int32_t nb_available_threads(void);
+
+/* Whether device ("cpu", "cuda:0") can be used: NB_OK, or NB_UNSUPPORTED with the
+ * reason in nb_last_error(). */
+NB_API nb_status nb_device_status(const char *device);
+
+/* Makes a context on device ("cpu") with its own worker threads. threads: 0 for
+ * nb_available_threads(), else 1..1024, honoured as given. */
+NB_API nb_status nb_context_create(const char *device, int32_t threads, nb_context **context);
+NB_API nb_status nb_context_destroy(nb_context *context);
+NB_API int32_t nb_context_threads(const nb_context *context); /* 0 for NULL */
+
+/* Measures the rate at which this context's threads together read a buffer of
+ * buffer_bytes (>= 1 MiB; at least four times the last-level cache to measure memory),
+ * the best of repeats passes (1..1000). The limit against which decode is judged. */
+NB_API nb_status nb_measure_read_bandwidth(nb_context *context, int64_t buffer_bytes,
+                                           int32_t repeats, double *bytes_per_second);
+
+/* ---------------------------------------------------------------- numerics -- */
+
+/* Encodes count F32 values into codes of dtype F16, BF16 (2 bytes each), E4M3, E5M2,
+ * E3M2, E2M3, I4, I8 (one byte each, unused high bits 0; I4 and I8 round to nearest
+ * even). NaN gives NaN where dtype has one, else NB_INVALID_ARGUMENT. */
+NB_API nb_status nb_encode(int32_t dtype, const float *values, int64_t count, void *codes,
+                           int64_t code_bytes);
+
+/* The exact inverse: the value of each code, as F32. */
+NB_API nb_status nb_decode(int32_t dtype, const void *codes, int64_t code_bytes, float *values,
+                           int64_t count);
+
+/* ----------------------------------------------------------------- weights -- */
+
+/* Sizes of the canonical form of an [rows, cols] matrix, in bytes (factors: in F32
+ * elements); absent parts are 0. Any output pointer may be NULL. */
+NB_API nb_status nb_weight_sizes(const nb_weight_format *format, int64_t rows, int64_t cols,
+                                 int64_t *code_bytes, int64_t *high_bytes, int64_t *scale_bytes,
+                                 int64_t *factor_count);
+
+/* Round-to-nearest quantization of weights (F32, F16 or BF16, [N, K]) to the canonical
+ * form. For a group with largest magnitude amax the ideal scale is amax/7 (I4),
+ * amax/127 (I8), amax/28 (E3M2), amax/7.5 (E2M3), amax/448 (E4M3), amax/57344 (E5M2),
+ * in F32; it is rounded to scale_type (E4M3: after division by the matrix factor
+ * max(ideal)/56; POW2: after division by the row factor max(ideal)/32, and rounded
+ * up), never to 0 for a nonzero group. Each value is divided in F32 by the stored scale
+ * and encoded. A group of zeros has codes 0 and scale 0 (POW2: -9). Factors of an
+ * all-zero matrix or row are 0. NaN or infinity is NB_INVALID_ARGUMENT, naming the
+ * element. Unquantized code types convert (to nearest even). codes_high, scales and
+ * factors: NULL where the format has none. codes [N, bytes], rows contiguous. */
+NB_API nb_status nb_quantize(nb_context *context, const nb_weight_format *format,
+                             const nb_tensor *weights, const nb_tensor *codes,
+                             const nb_tensor *codes_high, const nb_tensor *scales,
+                             const nb_tensor *factors);
+
+/* Packs the canonical form into the layout of this context's kernels. Codes or scales
+ * that are NaN, and negative or infinite scales, are NB_INVALID_ARGUMENT. */
+NB_API nb_status nb_matrix_pack(nb_context *context, const nb_weight_format *format, int64_t rows,
+                                int64_t cols, const nb_tensor *codes, const nb_tensor *codes_high,
+                                const nb_tensor *scales, const nb_tensor *factors,
+                                nb_matrix **matrix);
+
+/* nb_quantize followed by nb_matrix_pack, without the canonical form in between. */
+NB_API nb_status nb_matrix_quantize(nb_context *context, const nb_weight_format *format,
+                                    const nb_tensor *weights, nb_matrix **matrix);
+
+/* The canonical form back from a packed matrix, bit for bit. */
+NB_API nb_status nb_matrix_unpack(nb_context *context, const nb_matrix *matrix,
+                                  const nb_tensor *codes, const nb_tensor *codes_high,
+                                  const nb_tensor *scales, const nb_tensor *factors);
+
+/* The value of every weight, rounded once to F32. output: F32 [N, K]. */
+NB_API nb_status nb_matrix_dequantize(nb_context *context, const nb_matrix *matrix,
+                                      const nb_tensor *output);
+
+/* Fills info, whose struct_size the caller has set. */
+NB_API nb_status nb_matrix_get_info(const nb_matrix *matrix, nb_matrix_info *info);
+NB_API nb_status nb_matrix_destroy(nb_matrix *matrix);
+
+/* --------------------------------------------------------------- operators -- */
+
+/* For each of count projections (1..8, one K): output = norm(x) * W^T + bias + residual.
+ *
+ * activation: what norm(x) is rounded to before the product, with one F32 scale a token:
+ *   NB_F32   nothing            NB_BF16  A16
+ *   NB_E4M3  A8F, amax/448      NB_I8    A8I, amax/127
+ * Kernels exist for every code type with F32, BF16 and E4M3, and for I4 and I8 codes
+ * with I8; anything else is NB_UNSUPPORTED.
+ * x: F32 [M, K]. norm_weight: F32 [K] for RMSNorm first (x / sqrt(mean(x^2) +
+ * norm_epsilon) * weight, Zhang and Sennrich, arXiv 1910.07467), or NULL for none. */
+NB_API nb_status nb_matmul(nb_context *context, int32_t activation, const nb_tensor *x,
+                           const nb_tensor *norm_weight, float norm_epsilon,
+                           const nb_projection *projections, int32_t count);
+
+/* output = silu(norm(x) * gate^T + gate_bias) * (norm(x) * up^T + up_bias): the first half
+ * of a LLaMA feed-forward block (SwiGLU, Shazeer, arXiv 2002.05202). gate and up: [N, K],
+ * of one format; biases F32 [N] or NULL; output F32 [M, N]; must not overlap x. */
+NB_API nb_status nb_swiglu_matmul(nb_context *context, int32_t activation, const nb_tensor *x,
+                                  const nb_tensor *norm_weight, float norm_epsilon,
+                                  const nb_matrix *gate, const nb_tensor *gate_bias,
+                                  const nb_matrix *up, const nb_tensor *up_bias,
+                                  const nb_tensor *output);
+
+/* output[i] = the weights of row ids[i] of table [V, K]. ids: I32 [M], each in 0..V-1;
+ * output: F32 [M, K]. */
+NB_API nb_status nb_embedding(nb_context *context, const nb_matrix *table, const nb_tensor *ids,
+                              const nb_tensor *output);
+
+/* output = RMSNorm(x), as in nb_matmul. x, output: F32 [M, K], may be the same memory. */
+NB_API nb_status nb_rms_norm(nb_context *context, const nb_tensor *x, const nb_tensor *weight,
+                             float epsilon, const nb_tensor *output);
+
+/* output = silu(gate) * up, elementwise; F32 [M, N]; output may be gate or up. */
+NB_API nb_status nb_swiglu(nb_context *context, const nb_tensor *gate, const nb_tensor *up,
+                           const nb_tensor *output);
+
+/* output = a + b, elementwise; F32 [M, N]; output may be a or b. */
+NB_API nb_status nb_add(nb_context *context, const nb_tensor *a, const nb_tensor *b,
+                        const nb_tensor *output);
+
+/* The activation quantizer of nb_matmul on its own. type: NB_E4M3 or NB_I8. x: F32 [M, K];
+ * norm_weight as in nb_matmul; codes: U8 [M, K]; scales: F32 [M]. A row of zeros has codes
+ * 0 and scale 0. NaN or infinity in a row gives that row a NaN scale. */
+NB_API nb_status nb_quantize_activations(nb_context *context, int32_t type, const nb_tensor *x,
+                                         const nb_tensor *norm_weight, float norm_epsilon,
+                                         const nb_tensor *codes, const nb_tensor *scales);
+
+/* --------------------------------------------------------------- attention -- */
+
+NB_API nb_status nb_kv_cache_create(nb_context *context, const nb_kv_cache_options *options,
+                                    nb_kv_cache **cache);
+NB_API nb_status nb_kv_cache_destroy(nb_kv_cache *cache);
+
+/* Tokens held in layer (0-based); -1 for a NULL cache or a layer out of range. */
+NB_API int64_t nb_kv_cache_length(const nb_kv_cache *cache, int32_t layer);
+
+/* Bytes of memory the cache occupies; 0 for NULL. */
+NB_API int64_t nb_kv_cache_bytes(const nb_kv_cache *cache);
+
+/* Rotation angles of the tokens of a batch: for the token at position p and i < D/2,
+ * angles[row][i] = cos(p * inverse_frequencies[i]), angles[row][D/2 + i] = sin(...), the
+ * product taken in F32 as Hugging Face's LLaMA does. inverse_frequencies: F32 [D/2] (RoPE,
+ * arXiv 2104.09864; scaled variants differ only here). angles: F32 [M, D]. Made once a
+ * forward pass, used by every layer. Caches may be NULL here. */
+NB_API nb_status nb_rope_angles(nb_context *context, const nb_tensor *inverse_frequencies,
+                                const nb_sequence *sequences, int32_t count,
+                                const nb_tensor *angles);
+
+/* Rotates q in place and appends the rotated k, and v, to layer of each sequence's cache,
+ * quantized to its type. Element i < D/2 of a head pairs with i + D/2. q: F32 [M, Hq*D];
+ * k, v: F32 [M, Hkv*D], not changed; angles: from nb_rope_angles, or NULL for no rotation.
+ * All caches have one shape and type. start may be at most the cache's length in layer:
+ * a smaller one drops the tokens from start on; start + rows is at most its capacity. */
+NB_API nb_status nb_rope_append(nb_context *context, int32_t layer, const nb_tensor *q,
+                                const nb_tensor *k, const nb_tensor *v, const nb_tensor *angles,
+                                const nb_sequence *sequences, int32_t count);
+
+/* Causal attention: the token at position p attends to positions 0..p of its sequence, all
+ * of which the cache's layer must hold. output = softmax(scale * q k^T) v per head, online
+ * (FlashAttention, arXiv 2205.14135); query head h uses key/value head h / (Hq/Hkv). Against
+ * KV4 and KV8 the query is first rounded to E4M3 with one scale (amax/448) per token and
+ * head. q, output: F32 [M, Hq*D]; they must not overlap. */
+NB_API nb_status nb_attention(nb_context *context, int32_t layer, const nb_tensor *q, float scale,
+                              const nb_sequence *sequences, int32_t count,
+                              const nb_tensor *output);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* NIBBLE_NIBBLE_H_ */

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Weights: sizes, quantization, packing and back.
+#include <memory>
+#include <string>
+
+#include "kernels-cpu/memory/buffer.h"
+#include "kernels-cpu/numerics/quantize.h"
+#include "native/src/context.h"
+#include "native/src/finite.h"
+#include "native/src/weights.h"
+
+namespace {
+
+using namespace nibble;
+using namespace nibble::abi;
+
+struct Sizes {
+  int64_t codes, codes_high, scales, factors;  // bytes; factors: elements
+};
+
+Sizes SizesOf(const WeightFormat& format, int64_t rows, int64_t cols) {
+  return {rows * format.CodeRowBytes(cols), rows * format.HighRowBytes(cols),
+          rows * format.Groups(cols) * format.ScaleBytes(), format.FactorCount(rows)};
+}
+
+// weights: F32, F16 or BF16, [N, K], with its sizes free.
+nb_status CheckWeights(const char* function, const nb_tensor* weights, View* view) {
+  const uint32_t types = DTypeBit(NB_F32) | DTypeBit(NB_F16) | DTypeBit(NB_BF16);
+  return CheckTensor({function, "weights"}, weights,
+                     {types, 2, {kAnySize, kAnySize}, {"N", "K"}}, view);
+}
+
+nb_status MakeMatrix(Workspace& workspace, const nb_weight_format& given,
+                     const WeightFormat& format, int64_t rows, int64_t cols,
+                     const CanonicalWeights& weights, nb_matrix** matrix) {
+  auto made = std::make_unique<nb_matrix>();
+  made->format = given;
+  made->packed = PackMatrix(workspace.pool(), format, rows, cols, weights);
+  *matrix = made.release();
+  return NB_OK;
+}
+
+nb_status Quantize(nb_context* context, const nb_weight_format* format, const nb_tensor* weights,
+                   const nb_tensor* codes, const nb_tensor* codes_high, const nb_tensor* scales,
+                   const nb_tensor* factors) {
+  constexpr char kFunction[] = "nb_quantize";
+  NIBBLE_RETURN_IF_FAILED(CheckContext(kFunction, context));
+  View w;
+  WeightFormat f;
+  Canonical out;
+  NIBBLE_RETURN_IF_FAILED(CheckWeights(kFunction, weights, &w));
+  NIBBLE_RETURN_IF_FAILED(CheckFormat(kFunction, format, w.rows, w.cols, &f));
+  NIBBLE_RETURN_IF_FAILED(CheckCanonicalTensors(kFunction, f, w.rows, w.cols, codes, codes_high,
+                                                scales, factors, /*outputs=*/true, &out));
+  NIBBLE_RETURN_IF_FAILED(CheckDisjoint({kFunction, "codes"}, out.codes, "weights", w));
+  NIBBLE_RETURN_IF_FAILED(CheckDisjoint({kFunction, "codes_high"}, out.codes_high, "weights", w));
+  NIBBLE_RETURN_IF_FAILED(CheckDisjoint({kFunction, "scales"}, out.scales, "weights", w));
+  NIBBLE_RETURN_IF_FAILED(CheckDisjoint({kFunction, "factors"}, out.factors, "weights", w));
+  const Turn turn(context->lock);
+  ThreadPool& pool = context->workspace.pool();
+  // The quantizer checks too, but only as it writes.
+  NIBBLE_RETURN_IF_FAILED(CheckFinite({kFunction, "weights"}, pool, w));
+  const std::string problem = QuantizeWeights(pool, f, static_cast<DType>(w.dtype), w.data,
+                                              w.rows, w.cols, w.stride, out.weights());
+  if (problem.empty()) return NB_OK;
+  return FailArg(NB_INVALID_ARGUMENT, {kFunction, "weights"}, "%s", problem.c_str());
+}
+
+nb_status Pack(nb_context* context, const nb_weight_format* format, int64_t rows, int64_t cols,
+               const nb_tensor* codes, const nb_tensor* codes_high, const nb_tensor* scales,
+               const nb_tensor* factors, nb_matrix** matrix) {
+  constexpr char kFunction[] = "nb_matrix_pack";
+  NIBBLE_RETURN_IF_FAILED(CheckNotNull({kFunction, "matrix"}, matrix));
+  *matrix = nullptr;
+  NIBBLE_RETURN_IF_FAILED(CheckContext(kFunction, context));
+  WeightFormat f;
+  Canonical in;
+  NIBBLE_RETURN_IF_FAILED(CheckFormat(kFunction, format, rows, cols, &f));
+  NIBBLE_RETURN_IF_FAILED(CheckCanonicalTensors(kFunction, f, rows, cols, codes, codes_high,
+                                                scales, factors, /*outputs=*/false, &in));
+  const Turn turn(context->lock);
+  const std::string problem =
+      CheckCanonical(context->workspace.pool(), f, rows, cols, in.weights());
+  if (!problem.empty()) return Fail(NB_INVALID_ARGUMENT, "%s: %s", kFunction, problem.c_str());
+  return MakeMatrix(context->workspace, *format, f, rows, cols, in.weights(), matrix);
+}
+
+nb_status QuantizeAndPack(nb_context* context, const nb_weight_format* format,
+                          const nb_tensor* weights, nb_matrix** matrix) {
+  constexpr char kFunction[] = "nb_matrix_quantize";
+  NIBBLE_RETURN_IF_FAILED(CheckNotNull({kFunction, "matrix"}, matrix));
+  *matrix = nullptr;
+  NIBBLE_RETURN_IF_FAILED(CheckContext(kFunction, context));
+  View w;
+  WeightFormat f;
+  NIBBLE_RETURN_IF_FAILED(CheckWeights(kFunction, weights, &w));
+  NIBBLE_RETURN_IF_FAILED(CheckFormat(kFunction, format, w.rows, w.cols, &f));
+  const Turn turn(context->lock);
+  // The canonical form stays inside: it is freed before the call returns, so that the peak is
+  // the canonical size over that of the matrix.
+  const Sizes sizes = SizesOf(f, w.rows, w.cols);
+  const Buffer codes(sizes.codes), high(sizes.codes_high), scales(sizes.scales),
+      factors(sizes.factors * sizeof(float));
+  const CanonicalWeights canonical{codes.data(), high.data(), scales.data(), factors.as<float>()};
+  const std::string problem =
+      QuantizeWeights(context->workspace.pool(), f, static_cast<DType>(w.dtype), w.data, w.rows,
+                      w.cols, w.stride, canonical);
+  if (!problem.empty()) {
+    return FailArg(NB_INVALID_ARGUMENT, {kFunction, "weights"},
+                   "%s but a finite number was expected", problem.c_str());
+  }
+  return MakeMatrix(context->workspace, *format, f, w.rows, w.cols, canonical, matrix);
+}
+
+nb_status Unpack(nb_context* context, const nb_matrix* matrix, const nb_tensor* codes,
+                 const nb_tensor* codes_high, const nb_tensor* scales,
+                 const nb_tensor* factors) {
+  constexpr char kFunction[] = "nb_matrix_unpack";
+  NIBBLE_RETURN_IF_FAILED(CheckContext(kFunction, context));
+  NIBBLE_RETURN_IF_FAILED(CheckMatrix({kFunction, "matrix"}, matrix));
+  const PackedMatrix& m = matrix->packed;
+  Canonical out;
+  NIBBLE_RETURN_IF_FAILED(CheckCanonicalTensors(kFunction, m.format, m.rows, m.cols, codes,
+                                                codes_high, scales, factors, /*outputs=*/true,
+                                                &out));
+  const Turn turn(context->lock);
+  UnpackMatrix(context->workspace.pool(), m, out.weights());
+  return NB_OK;
+}
+
+nb_status Dequantize(nb_context* context, const nb_matrix* matrix, const nb_tensor* output) {
+  constexpr char kFunction[] = "nb_matrix_dequantize";
+  NIBBLE_RETURN_IF_FAILED(CheckContext(kFunction, context));
+  NIBBLE_RETURN_IF_FAILED(CheckMatrix({kFunction, "matrix"}, matrix));
+  const PackedMatrix& m = matrix->packed;
+  View y;
+  NIBBLE_RETURN_IF_FAILED(
+      CheckTensor({kFunction, "output"}, output, Output(F32Rows(m.rows, m.cols)), &y));
+  const Turn turn(context->lock);
+  ThreadPool& pool = context->workspace.pool();
+  pool.Run([&](int thread) {
+    const Range range = Share(m.rows, thread, pool.threads());
+    for (int64_t r = range.begin; r < range.end; ++r) DequantizeRow(m, r, y.f32() + r * y.stride);
+  });
+  return NB_OK;
+}
+
+}  // namespace
+
+nb_status nb_weight_sizes(const nb_weight_format* format, int64_t rows, int64_t cols,
+                          int64_t* code_bytes, int64_t* high_bytes, int64_t* scale_bytes,
+                          int64_t* factor_count) {
+  return Guard("nb_weight_sizes", [&] {
+    WeightFormat f;
+    NIBBLE_RETURN_IF_FAILED(CheckFormat("nb_weight_sizes", format, rows, cols, &f));
+    const Sizes sizes = SizesOf(f, rows, cols);
+    if (code_bytes != nullptr) *code_bytes = sizes.codes;
+    if (high_bytes != nullptr) *high_bytes = sizes.codes_high;
+    if (scale_bytes != nullptr) *scale_bytes = sizes.scales;
+    if (factor_count != nullptr) *factor_count = sizes.factors;
+    return NB_OK;
+  });
+}
+
+nb_status nb_quantize(nb_context* context, const nb_weight_format* format,
+                      const nb_tensor* weights, const nb_tensor* codes,
+                      const nb_tensor* codes_high, const nb_tensor* scales,
+                      const nb_tensor* factors) {
+  return Guard("nb_quantize", [&] {
+    return Quantize(context, format, weights, codes, codes_high, scales, factors);
+  });
+}
+
+nb_status nb_matrix_pack(nb_context* context, const nb_weight_format* format, int64_t rows,
+                         int64_t cols, const nb_tensor* codes, const nb_tensor* codes_high,
+                         const nb_tensor* scales, const nb_tensor* factors, nb_matrix** matrix) {
+  return Guard("nb_matrix_pack", [&] {
+    return Pack(context, format, rows, cols, codes, codes_high, scales, factors, matrix);
+  });
+}
+
+nb_status nb_matrix_quantize(nb_context* context, const nb_weight_format* format,
+                             const nb_tensor* weights, nb_matrix** matrix) {
+  return Guard("nb_matrix_quantize",
+               [&] { return QuantizeAndPack(context, format, weights, matrix); });
+}
+
+nb_status nb_matrix_unpack(nb_context* context, const nb_matrix* matrix, const nb_tensor* codes,
+                           const nb_tensor* codes_high, const nb_tensor* scales,
+                           const nb_tensor* factors) {
+  return Guard("nb_matrix_unpack",
+               [&] { return Unpack(context, matrix, codes, codes_high, scales, factors); });
+}
+
+nb_status nb_matrix_dequantize(nb_context* context, const nb_matrix* matrix,
+                               const nb_tensor* output) {
+  return Guard("nb_matrix_dequantize", [&] { return Dequantize(context, matrix, output); });
+}
+
+nb_status nb_matrix_get_info(const nb_matrix* matrix, nb_matrix_info* info) {
+  return Guard("nb_matrix_get_info", [&] {
+    const Arg arg{"nb_matrix_get_info", "info"};
+    NIBBLE_RETURN_IF_FAILED(CheckMatrix({"nb_matrix_get_info", "matrix"}, matrix));
+    NIBBLE_RETURN_IF_FAILED(CheckNotNull(arg, info));
+    NIBBLE_RETURN_IF_FAILED(CheckStructSize(arg, info->struct_size, sizeof(nb_matrix_info)));
+    info->rows = matrix->packed.rows;
+    info->cols = matrix->packed.cols;
+    info->format = matrix->format;
+    info->packed_bytes = matrix->packed.packed_bytes();
+    return NB_OK;
+  });
+}
+
+nb_status nb_matrix_destroy(nb_matrix* matrix) {
+  return Guard("nb_matrix_destroy", [&] {
+    delete matrix;
+    return NB_OK;
+  });
+}

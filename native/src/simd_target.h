@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The choice of the SIMD target, made once per process.
+#pragma once
+
+#include "native/src/status.h"
+
+namespace nibble::abi {
+
+// Applies NIBBLE_SIMD_TARGET, the first time it is called in the process, before anything
+// is dispatched; later calls (from any thread) only return what that gave: NB_OK, or the
+// failure with its message set for the calling thread, which then begins with `function`.
+nb_status ApplySimdTarget(const char* function);
+
+// Space-separated names of the targets that this build and this CPU can run, best first;
+// not affected by NIBBLE_SIMD_TARGET. Lives as long as the process.
+const char* UsableSimdTargets();
+
+// The name of the target in use. Lives as long as the process.
+const char* SimdTargetInUse();
+
+}  // namespace nibble::abi
