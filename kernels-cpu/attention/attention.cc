@@ -27,8 +27,9 @@ constexpr int64_t kBlockRows = 64;
 // A key range is worth a task of its own from this size on; merging it costs as much as
 // attending to about one key.
 constexpr int64_t kMinRangeKeys = 512;
-// A sequence is split by keys while it has fewer tasks than this, to about this many: some
-// tens of threads then stay busy, and memory for states stays bounded.
+// A sequence is split by keys where it has fewer tasks than this, which would leave some
+// threads of a large machine idle or unevenly loaded; into at most kMaxStates tasks, which
+// bounds the memory of their states.
 constexpr int64_t kSplitTasks = 64;
 constexpr int64_t kMaxStates = 256;
 

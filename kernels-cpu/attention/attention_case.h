@@ -66,7 +66,8 @@ struct Operands {
   // Appends rows [first, first + n) of k and v to the cache at `start`, without rotation.
   void Append(Workspace& workspace, KvCache& cache, int64_t start, int64_t first,
               int64_t n) const {
-    const GuardedBuffer<float> keys(Rows(k, kv_width, first, n)), values(Rows(v, kv_width, first, n));
+    const GuardedBuffer<float> keys(Rows(k, kv_width, first, n));
+    const GuardedBuffer<float> values(Rows(v, kv_width, first, n));
     const Sequence s = {&cache, start, n};
     RopeAppend(workspace, 0, nullptr, q_width, q_heads, keys.data(), kv_width, values.data(),
                kv_width, nullptr, 0, &s, 1);

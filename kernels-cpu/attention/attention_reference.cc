@@ -34,8 +34,10 @@ std::vector<double> RoundQuery(const KvCacheShape& shape, const float* q) {
 //     with 4 u, and the differences s - m_1, m_1 - m_2, ... add up to |s - m|. So a weight
 //     is off by a factor 1 + d, d <= max e + u max |s - m| + u (4 + 4 (n/64 + 2));
 //   weights and their sum are accumulated with at most n + 8 roundings each.
-//   Numerator and denominator each carry d and the accumulation, relative to
-//   sum w |v|:  bound = 2 * (2 d + 2 (n + 8) u) * sum w |v|.
+//   numerator and denominator each carry d and the accumulation, relative to sum w |v|;
+//   what underflows is cut or rounded at 2^-149, a few times for each of the n terms, and
+//   the denominator is at least 1:
+//   bound = 2 * (2 d + 2 (n + 8) u) * sum w |v| + n 2^-140 (1 + max |v|).
 void HeadReference(const KvCache& cache, int layer, int64_t kv_head, const float* q, float scale,
                    int64_t keys, double* y, double* bound) {
   const int64_t dim = cache.shape().head_dim;
@@ -59,14 +61,16 @@ void HeadReference(const KvCache& cache, int layer, int64_t kv_head, const float
   const double n = static_cast<double>(keys);
   const double weight_error = error + kUnit * (max - min) + kUnit * (4 + 4 * (n / 64 + 2));
   for (int64_t i = 0; i < dim; ++i) {
-    double total = 0, magnitude = 0;
+    double total = 0, magnitude = 0, largest = 0;
     for (int64_t t = 0; t < keys; ++t) {
-      const double term = weights[t] * cache.Value(layer, kv_head, t, i);
-      total += term;
-      magnitude += std::fabs(term);
+      const double value = cache.Value(layer, kv_head, t, i);
+      total += weights[t] * value;
+      magnitude += weights[t] * std::fabs(value);
+      largest = std::max(largest, std::fabs(value));
     }
     y[i] = total / sum;
-    bound[i] = 2 * (2 * weight_error + 2 * (n + 8) * kUnit) * magnitude / sum;
+    bound[i] = 2 * (2 * weight_error + 2 * (n + 8) * kUnit) * magnitude / sum +
+               n * 0x1p-140 * (1 + largest);
   }
 }
 

@@ -40,6 +40,7 @@
 #define HWY_TARGET_INCLUDE "kernels-cpu/attention/query_block.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 //
+#include "hwy/cache_control.h"
 #include "hwy/contrib/math/math-inl.h"
 #include "kernels-cpu/numerics/tile_decode-inl.h"
 
@@ -53,12 +54,14 @@ struct ScratchParts {
   ScratchParts(int64_t rows, int64_t padded_dim) {
     const int64_t padded_rows = RoundUp(rows, 16);
     row_scale = padded_rows * padded_dim;
-    scores = row_scale + padded_rows;
+    row_end = row_scale + padded_rows;
+    scores = row_end + 2 * padded_rows;
     panel = scores + padded_rows * kKeyStep;
     weights = panel + padded_dim * kKvBlockTokens;
     total = weights + 8 * kKvBlockTokens;
   }
   int64_t row_scale;  // [rows] what turns a row's sums into scores
+  int64_t row_end;    // [rows] as int64_t: the first key that a row must not see
   int64_t scores;     // [rows][kKeyStep]
   int64_t panel;      // one block of decoded keys, or values
   int64_t weights;    // [8][16] weights times value scales
@@ -120,14 +123,17 @@ void PackQueries(const QueryBlock& b, float* packed, float* row_scale) {
 }
 
 // Decodes `columns` columns of a tile (or of tiles of 16 columns that follow each other) to
-// [columns][16 lanes].
+// [columns][16 lanes], and asks for the bytes `ahead` of those it reads: the hardware's own
+// prefetchers stop at each 4 KiB page, which is every few blocks.
 template <DType kType>
-HWY_INLINE void DecodePanel(const uint8_t* tile, int64_t columns, float* panel) {
+HWY_INLINE void DecodePanel(const uint8_t* tile, int64_t columns, int64_t ahead, float* panel) {
   const TileDecoder<kType> decoder;
-  for (int64_t k = 0; k < columns; k += kTileColumns) {
+  constexpr int64_t kChunkBytes = TileBytes(kType, kTileColumns);
+  for (int64_t k = 0; k < columns; k += kTileColumns, tile += kChunkBytes) {
+    for (int64_t i = 0; i < kChunkBytes; i += 64) hwy::Prefetch(tile + ahead + i);
     for (size_t lane = 0; lane < kTileLanes; lane += hn::Lanes(TileF())) {
       float* to = panel + k * kTileLanes + lane;
-      decoder.Chunk(tile + TileBytes(kType, k), lane,
+      decoder.Chunk(tile, lane,
                     [&](size_t i, VF v) HWY_ATTR { hn::StoreU(v, TileF(), to + i * kTileLanes); });
     }
   }
@@ -264,6 +270,7 @@ class BlockAttention {
     const ScratchParts parts(b.rows(), layout_.padded_dim);
     queries_ = scratch;
     row_scale_ = scratch + parts.row_scale;
+    row_end_ = reinterpret_cast<int64_t*>(scratch + parts.row_end);
     scores_ = scratch + parts.scores;
     panel_ = scratch + parts.panel;
     weights_ = scratch + parts.weights;
@@ -271,6 +278,9 @@ class BlockAttention {
   }
 
   void Run() {
+    for (int64_t row = 0; row < b_.rows(); ++row) {
+      row_end_[row] = std::min(b_.position + row / b_.heads + 1, b_.key_end);
+    }
     std::fill_n(state_.max, b_.rows(), -std::numeric_limits<float>::infinity());
     std::fill_n(state_.sum, b_.rows(), 0.0f);
     std::fill_n(state_.acc, b_.rows() * layout_.padded_dim, 0.0f);
@@ -284,19 +294,24 @@ class BlockAttention {
   }
 
  private:
+  // How far ahead to prefetch while decoding the block of `key`: one step, or nothing
+  // (0: what is being read anyway) in the last one.
+  int64_t Ahead(int64_t key) const {
+    return key + kKeyStep < b_.key_end ? kKeyStep / kKvBlockTokens * layout_.bytes : 0;
+  }
+
   const uint8_t* Block(int64_t key) const {
     return blocks_ + key / kKvBlockTokens * layout_.bytes;
   }
 
   // How many of the `length` keys from `begin` on a row may see.
   int64_t Visible(int64_t row, int64_t begin, int64_t length) const {
-    const int64_t end = std::min(b_.position + row / b_.heads + 1, b_.key_end);
-    return std::clamp<int64_t>(end - begin, 0, length);
+    return std::clamp<int64_t>(row_end_[row] - begin, 0, length);
   }
 
   void Scores(int64_t key, int64_t column) {
     const uint8_t* block = Block(key);
-    DecodePanel<kType>(block + layout_.keys, layout_.padded_dim, panel_);
+    DecodePanel<kType>(block + layout_.keys, layout_.padded_dim, Ahead(key), panel_);
     for (int64_t row = 0; row < b_.rows();) {
       const int64_t chunk = RowChunk(b_.rows() - row);
       const float* q = queries_ + row * layout_.padded_dim;
@@ -368,7 +383,7 @@ class BlockAttention {
 
   void Values(int64_t key, int64_t column) {
     const uint8_t* block = Block(key);
-    DecodePanel<kType>(block + layout_.values, layout_.padded_dim, panel_);
+    DecodePanel<kType>(block + layout_.values, layout_.padded_dim, Ahead(key), panel_);
     for (int64_t row = 0; row < b_.rows();) {
       const int64_t chunk = RowChunk(b_.rows() - row);
       switch (chunk) {
@@ -386,7 +401,8 @@ class BlockAttention {
   template <int kRows>
   void ValueRows(int64_t row, int64_t key, int64_t column, const uint8_t* block) {
     const int64_t common = Visible(row, key, kKvBlockTokens);  // later rows see as many or more
-    if (Visible(row + kRows - 1, key, kKvBlockTokens) == 0) return;
+    const int64_t most = Visible(row + kRows - 1, key, kKvBlockTokens);
+    if (most == 0) return;
     const uint8_t* scales = block + layout_.value_scales;
     const int64_t columns = layout_.groups > 1 ? layout_.group_dim : layout_.padded_dim;
     for (int64_t c = 0; c < layout_.padded_dim; c += columns) {
@@ -396,6 +412,7 @@ class BlockAttention {
         const float* values = panel_ + tile * kKvBlockTokens;
         float* acc = state_.acc + row * layout_.padded_dim + tile;
         if (common > 0) AddValues<kRows>(weights_, 0, common, values, acc, layout_.padded_dim);
+        if (most == common) continue;
         for (int64_t r = 0; r < kRows; ++r) {
           const int64_t visible = Visible(row + r, key, kKvBlockTokens);
           if (visible > common) {
@@ -428,6 +445,7 @@ class BlockAttention {
   const uint8_t* blocks_;
   float* queries_;
   float* row_scale_;
+  int64_t* row_end_;
   float* scores_;
   float* panel_;
   float* weights_;

@@ -106,7 +106,8 @@ void CheckQuantizer(DType type, const std::vector<float>& values) {
 
 // Both signs of a boundary and of its float neighbours.
 void AddBoundary(float value, std::vector<float>& values) {
-  for (const float v : {value, std::nextafterf(value, -INFINITY), std::nextafterf(value, INFINITY)}) {
+  const float below = std::nextafterf(value, -INFINITY), above = std::nextafterf(value, INFINITY);
+  for (const float v : {value, below, above}) {
     values.push_back(v);
     values.push_back(-v);
   }

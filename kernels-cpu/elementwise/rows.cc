@@ -4,10 +4,10 @@
 //
 //   x   | v0 | v1 | v2 | v3 | v0 | ...  | tail |     v = one SIMD vector of F32
 //
-// Reductions (sum of squares, largest magnitude) run in four independent accumulators to
-// hide the latency of the addition and are merged in one fixed order, so the result
-// depends on n and the SIMD target, never on alignment or threads. The tail is read and
-// written with LoadN and StoreN, which never touch memory behind the row.
+// The sum of squares runs in four independent accumulators, to hide the latency of the
+// addition, merged in one fixed order: the result depends on n and the SIMD target, never
+// on alignment or threads. The tail is read and written with LoadN and StoreN, which never
+// touch memory behind the row.
 //
 // Precision. Sum of squares: all terms are >= 0 and no accumulator lane adds more than
 // n/16 + 1 of them, so the relative error of the mean is at most (n/16 + 8) * 2^-24. It
@@ -31,7 +31,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace nibble {
 namespace HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
 
 float SumOfSquares(const float* x, int64_t n) {
   const RowF d;

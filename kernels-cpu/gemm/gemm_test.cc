@@ -81,6 +81,14 @@ Expected Reference(const Case& c, Operands& o) {
   return e;
 }
 
+// Scratch that an earlier call left full of NaN (all bits 1) must not reach any result.
+void PoisonScratch(Workspace& workspace) {
+  constexpr size_t kBytes = 1 << 20;
+  workspace.ReservePerThread(kBytes);
+  for (int t = 0; t < workspace.threads(); ++t) std::memset(workspace.PerThread(t), 0xFF, kBytes);
+  std::memset(workspace.Shared(kBytes), 0xFF, kBytes);
+}
+
 void ExpectClose(const GuardedBuffer<float>& y, const Expected& e, const std::string& what) {
   for (size_t i = 0; i < y.size(); ++i) {
     ASSERT_NEAR(y[i], e.value[i], e.tolerance[i] + 1e-40) << what << " element " << i;
@@ -89,11 +97,15 @@ void ExpectClose(const GuardedBuffer<float>& y, const Expected& e, const std::st
 
 void Check(std::mt19937_64& random, const Case& c) {
   Operands o(random, c);
-  const Expected expected = Reference(c, o);
+  Expected expected;
   ForEachSimdTarget([&] {
+    // RMSNorm differs by a rounding between targets, which could flip a code: where it takes
+    // part, each target has its own reference.
+    if (c.norm || expected.value.empty()) expected = Reference(c, o);
     std::vector<float> first;
     for (const int threads : {1, 3}) {
       Workspace workspace(threads);
+      PoisonScratch(workspace);
       const PackedMatrix m = PackMatrix(workspace.pool(), c.format, c.n, c.k, o.weights.view());
       GuardedBuffer<float> y(c.rows * c.n);
       const GemmOutput out = o.output(c, m, y.data());
@@ -197,9 +209,10 @@ TEST(Gemm, SwiGluPair) {
       Operands gate(random, c), up(random, c);
       std::copy(gate.x.begin(), gate.x.end(), up.x.begin());
       std::copy(gate.norm.begin(), gate.norm.end(), up.norm.begin());
-      const Expected g = Reference(c, gate), u = Reference(c, up);
       ForEachSimdTarget([&] {
+        const Expected g = Reference(c, gate), u = Reference(c, up);
         Workspace workspace(3);
+        PoisonScratch(workspace);
         const PackedMatrix gm = PackMatrix(workspace.pool(), c.format, c.n, c.k, gate.weights.view());
         const PackedMatrix um = PackMatrix(workspace.pool(), c.format, c.n, c.k, up.weights.view());
         GuardedBuffer<float> y(c.rows * c.n);

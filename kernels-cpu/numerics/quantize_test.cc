@@ -138,6 +138,22 @@ TEST(Quantize, ReadsHalfPrecisionSourcesAndStrides) {
   }
 }
 
+TEST(Quantize, PowersOfTwoRoundUpAndExactOnesStay) {
+  ThreadPool pool(1);
+  const WeightFormat f{DType::kI4, DType::kPow2, 16};
+  // Ideal scales relative to the row factor: 32 (the largest), 16, just above 16, 2^-12.
+  const float amax[] = {7.0f, 3.5f, std::nextafter(3.5f, 4.0f), std::ldexp(7.0f, -17)};
+  std::vector<float> w(64);
+  for (int k = 0; k < 64; ++k) w[k] = amax[k / 16];
+  CanonicalStorage c(f, 1, 64);
+  ASSERT_EQ(QuantizeWeights(pool, f, DType::kF32, w.data(), 1, 64, 64, c.view()), "");
+  EXPECT_EQ(c.factors[0], 1.0f / 32);
+  EXPECT_EQ(Decode(DType::kPow2, c.scales[0]), 32);
+  EXPECT_EQ(Decode(DType::kPow2, c.scales[1]), 16);
+  EXPECT_EQ(Decode(DType::kPow2, c.scales[2]), 32);
+  EXPECT_EQ(Decode(DType::kPow2, c.scales[3]), std::exp2(-9));
+}
+
 TEST(Quantize, TinyGroupsKeepAPositiveScale) {
   ThreadPool pool(1);
   std::vector<float> w(64, 1.0f);
