@@ -1,0 +1,171 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Tests of the launcher's decisions that a developer's machine does not meet: no JDK, a damaged
+# download, missing packages, a second start, a changed source. Commands with effects are stand-
+# ins on the PATH; nothing is installed or downloaded. The last line is "N passed, M failed".
+set -uo pipefail
+unset CI NIBBLE_YES JAVA_HOME NIBBLE_JAVA_HOME NIBBLE_JAVA_OPTS NIBBLE_LIBRARY NIBBLE_ADOPTIUM_API
+
+here="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
+work="$(mktemp -d)/a folder" # with a blank in its path
+mkdir -p "$work"
+trap 'rm -rf "${work%/*}"' EXIT
+passed=0
+failed=0
+
+# expect NAME EXPECTED_STATUS PATTERN COMMAND...: the command's status, and a pattern (grep -E)
+# that its output, both streams together, must match.
+expect() {
+  local name="$1" expected="$2" pattern="$3" output status=0
+  shift 3
+  output="$("$@" 2>&1 </dev/null)" || status=$?
+  if [[ "$status" == "$expected" ]] && grep -qE -- "$pattern" <<<"$output"; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    printf '%s: status %s, expected %s with "%s" in:\n%s\n' \
+      "$name" "$status" "$expected" "$pattern" "$output"
+  fi
+}
+
+# stand_in FOLDER NAME BODY: an executable that takes a command's place.
+stand_in() {
+  mkdir -p "$1"
+  printf '#!/bin/bash\n%s\n' "$3" >"$1/$2"
+  chmod +x "$1/$2"
+}
+
+# make_jdk FOLDER VERSION: what passes for a JDK.
+make_jdk() {
+  stand_in "$1/bin" java 'printf "%s|" "$@"; echo'
+  stand_in "$1/bin" javac 'exit 0'
+  echo "JAVA_VERSION=\"$2\"" >"$1/release"
+}
+
+# The JDK part alone, in a home that is empty.
+jdk() {
+  env -u JAVA_HOME -u NIBBLE_JAVA_HOME -u CI HOME="$work/home" \
+    XDG_CACHE_HOME="$work/cache" "$@" bash -c '
+    set -euo pipefail
+    build_dir="$HOME/build"
+    source "$0/report.sh"
+    source "$0/jdk.sh"
+    jdk_places=($places "$jdk_cache"/jdk-*)
+    assume_yes="${yes:-0}"
+    PATH="$stand_ins:/usr/bin:/bin"
+    ensure_jdk
+    echo "chosen: $java_home"' "$here"
+}
+
+test_jdk() {
+  export stand_ins="$work/bin" places=""
+  mkdir -p "$work/home"
+  # A javac of the machine must not be found.
+  stand_in "$work/bin" readlink 'exit 1'
+  make_jdk "$work/old" 17.0.2
+  make_jdk "$work/new" 26
+  make_jdk "$work/jdk25" 25.0.1
+
+  expect "no JDK, nobody to ask" 1 'curl -fL .*/v3/binary/latest/25/ga/linux/' jdk
+  expect "JAVA_HOME is taken" 0 "chosen: .*/new" jdk JAVA_HOME="$work/new"
+  expect "an old JAVA_HOME is passed over" 1 'No JDK 25' jdk JAVA_HOME="$work/old"
+  expect "NIBBLE_JAVA_HOME goes first" 0 "chosen: .*/jdk25" \
+    jdk JAVA_HOME="$work/new" NIBBLE_JAVA_HOME="$work/jdk25"
+  expect "a wrong NIBBLE_JAVA_HOME is an error" 1 'NIBBLE_JAVA_HOME=.*/old is not a JDK' \
+    jdk NIBBLE_JAVA_HOME="$work/old"
+
+  # Adoptium: one stand-in for curl answers the query and hands out the file.
+  tar -czf "$work/jdk.tar.gz" -C "$work" jdk25
+  stand_in "$work/bin" curl '
+    while [[ $# -gt 0 ]]; do
+      case "$1" in -o) out="$2"; shift ;; http*) url="$1" ;; esac
+      shift
+    done
+    case "$url" in
+      */v3/assets/*) cat "$answer" ;;
+      *) cp "$archive" "$out" ;;
+    esac'
+  export archive="$work/jdk.tar.gz" answer="$work/answer.json"
+  local sum
+  sum="$(sha256sum "$archive" | cut -d " " -f 1)"
+  cat >"$answer" <<END
+[ { "binary": { "architecture": "x64", "image_type": "jdk", "package": {
+      "checksum": "$sum", "checksum_link": "https://example.org/a.sha256.txt",
+      "link": "https://example.org/a%2B1.tar.gz", "name": "a.tar.gz", "size": 1
+    }, "project": "jdk" }, "release_name": "jdk-25.0.1+8" } ]
+END
+  expect "no consent, no download" 1 'agree to the download' jdk
+  expect "a download with the right checksum" 0 "chosen: .*/cache/nibble/jdk-25" jdk yes=1
+  expect "the downloaded JDK is found again" 0 "chosen: .*/cache/nibble/jdk-25" jdk
+  rm -rf "$work/cache"
+  echo "damage" >>"$archive"
+  expect "a damaged download is refused" 1 'does not have the SHA-256' jdk yes=1
+  expect "nothing of it stays" 0 '^0$' bash -c 'ls -A "$0" | wc -l' "$work/cache/nibble"
+}
+
+# A tree with the launcher and stand-ins for cmake and mvn that make what the real ones would.
+test_build() {
+  local tree="$work/tree"
+  mkdir -p "$tree/scripts" "$tree/kernels-cpu/gemm" "$tree/native/include" "$tree/native/src" \
+    "$tree/cmake" "$tree/java-bindings/src/main"
+  cp "$here/../../nibble" "$tree/"
+  cp -R "$here" "$tree/scripts/launcher"
+  touch "$tree/CMakeLists.txt" "$tree/CMakePresets.json" "$tree/native/CMakeLists.txt" \
+    "$tree/pom.xml" "$tree/java-bindings/pom.xml"
+  make_jdk "$work/jdk" 25
+  stand_in "$work/tools" cmake '
+    case "$*" in
+      --version) echo "cmake version 3.25.1" ;;
+      *--build*) mkdir -p build/release/native; echo "[1/1] lib"
+        [[ -z "${broken:-}" ]] || { echo "gemm.cc: error: here"; exit 1; }
+        touch build/release/native/libnibble.so; echo build >>"$calls" ;;
+    esac'
+  stand_in "$work/tools" mvn '
+    mkdir -p java-bindings/target
+    touch java-bindings/target/nibble-0.1.0-SNAPSHOT.jar; echo mvn >>"$calls"'
+  local tool
+  for tool in g++ ninja curl; do
+    stand_in "$work/tools" "$tool" 'exit 0'
+  done
+  export calls="$work/calls" NIBBLE_JAVA_HOME="$work/jdk"
+  local launch=(env -u CI PATH="$work/tools:/usr/bin:/bin" "$tree/nibble")
+
+  expect "a failing build shows its log" 1 'gemm.cc: error: here' env broken=1 "${launch[@]}" info
+  : >"$calls"
+  expect "a first start builds, then runs" 0 'dev.nibble.cli.Main\|info\|a b\|' \
+    "${launch[@]}" info "a b"
+  expect "it built once" 0 '^2$' bash -c 'wc -l <"$0"' "$calls"
+  expect "a second start only runs" 0 'dev.nibble.cli.Main\|info\|' "${launch[@]}" info
+  expect "it built nothing" 0 '^2$' bash -c 'wc -l <"$0"' "$calls"
+  expect "--yes is the launcher's" 0 'Main\|info\|--\|--yes\|' \
+    "${launch[@]}" --yes info -- --yes
+  sleep 0.02
+  touch "$tree/kernels-cpu/gemm/new.cc"
+  expect "a new source builds again" 0 'Main\|info\|' "${launch[@]}" info
+  expect "it built again" 0 '^4$' bash -c 'wc -l <"$0"' "$calls"
+  expect "from another folder, through a link" 0 'Main\|info\|' bash -c '
+    cd / && ln -s "$0/tree/nibble" "$0/link" && PATH="$0/tools:$PATH" "$0/link" info' "$work"
+  expect "an unknown option of test" 2 "unknown option '--fast'" "${launch[@]}" test --fast
+
+  rm "$work/tools/mvn"
+  rm -rf "$tree/build"
+  stand_in "$work/tools" apt-get 'echo "apt-get $*" >>"$calls"'
+  stand_in "$work/tools" id 'echo 1000'
+  # Only the stand-ins and what the launcher itself calls.
+  for tool in bash cat dirname env find flock grep head mkdir nproc readlink rm sed sort stat \
+    tail tee touch mv; do
+    ln -s "$(command -v "$tool")" "$work/tools/$tool"
+  done
+  launch=(env -u CI PATH="$work/tools" "$tree/nibble")
+  expect "no sudo: the commands are printed" 1 'sudo apt-get install .*maven' "${launch[@]}" info
+  stand_in "$work/tools" sudo '"$@"'
+  expect "sudo, but nobody to ask" 1 'sudo apt-get install .*maven' "${launch[@]}" info
+  expect "sudo with --yes" 0 '^apt-get install -y --no-install-recommends maven$' bash -c '
+    "$@" >/dev/null 2>&1; cat "$calls"' - "${launch[@]}" --yes info
+}
+
+test_jdk
+test_build
+echo "$passed passed, $failed failed"
+[[ "$failed" -eq 0 ]]

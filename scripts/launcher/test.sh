@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# ./nibble test: every suite runs even if an earlier one failed; the last line adds them up.
+
+source "$root/scripts/launcher/build.sh"
+
+passed=0
+failed=0
+
+# run_tests [--full]
+run_tests() {
+  local argument
+  for argument in "$@"; do
+    case "$argument" in
+      --full) export NIBBLE_FULL_TESTS=1 ;;
+      *) say "nibble test: unknown option '$argument'; the only one is --full"; exit 2 ;;
+    esac
+  done
+
+  if ! up_to_date; then
+    build_all
+  fi
+  lock_build
+  ensure_tools test
+
+  native_suite test "C++ tests" "$build_dir/release"
+  native_suite asan "sanitized C++" "$build_dir/asan"
+  java_suite
+  consumer_suite
+  launcher_suite
+
+  say "$passed passed, $failed failed"
+  [[ "$failed" -eq 0 ]]
+}
+
+# count TITLE PASSED FAILED LOG
+count() {
+  passed=$((passed + $2))
+  failed=$((failed + $3))
+  say "$(printf '%-16s %5d passed, %d failed%s' "$1" "$2" "$3" \
+    "$([[ "$3" -eq 0 ]] || echo "  (log: $4)")")"
+}
+
+# native_suite PRESET TITLE BINARY_DIR
+native_suite() {
+  local log="$build_dir/logs/test-$1.log" total bad
+  : >"$log"
+  if ! build_native "$1"; then
+    count "$2" 0 1 "$build_dir/logs/native-$1.log"
+    return
+  fi
+  logged "$2" "$log" ctest_progress in_root \
+    ctest --preset "$1" --parallel "$(nproc)" || true
+  # "97% tests passed, 3 tests failed out of 120"
+  total="$(sed -n 's/.* tests failed out of \([0-9]*\)$/\1/p' "$log" | tail -n 1)"
+  bad="$(sed -n 's/.*tests passed, \([0-9]*\) tests failed out of .*/\1/p' "$log" | tail -n 1)"
+  if [[ -z "$total" || -z "$bad" || "$total" -eq 0 ]]; then
+    count "$2" 0 1 "$log" # no test ran at all
+  else
+    count "$2" $((total - bad)) "$bad" "$log"
+  fi
+}
+
+java_suite() {
+  local log="$build_dir/logs/test-java.log" reports="$root/java-bindings/target/surefire-reports"
+  local status=0 total=0 bad=0 skipped=0 report
+  : >"$log"
+  rm -rf "$reports"
+  maven_goals=7
+  logged "Java tests" "$log" maven_progress maven test || status=1
+  for report in "$reports"/TEST-*.xml; do
+    [[ -f "$report" ]] || continue
+    total=$((total + $(suite_attribute "$report" tests)))
+    bad=$((bad + $(suite_attribute "$report" errors) + $(suite_attribute "$report" failures)))
+    skipped=$((skipped + $(suite_attribute "$report" skipped)))
+  done
+  # A build that fails before or beside the tests is a failure too.
+  if [[ "$bad" -eq 0 && ("$status" -ne 0 || "$total" -eq 0) ]]; then
+    bad=1 total=$((total + 1))
+  fi
+  count "Java tests" $((total - bad - skipped)) "$bad" "$log"
+}
+
+# suite_attribute FILE NAME: an attribute of the report's <testsuite> element.
+suite_attribute() {
+  tr '\n' ' ' <"$1" | sed -n "s/.*<testsuite [^>]* $2=\"\([0-9]*\)\".*/\1/p"
+}
+
+# Programs of people who use Nibble from outside, each built against what is installed.
+consumer_suite() {
+  local name log
+  for name in c-cmake c-pkgconfig java-ffi maven; do
+    log="$build_dir/logs/consumer-$name.log"
+    : >"$log"
+    progress "consumer" 50 "$name"
+    if logged "consumer $name" "$log" quietly \
+      env "NIBBLE_TEST_JAVA_HOME=$java_home" "$root/consumers/run.sh" "$name"; then
+      count "consumer $name" 1 0 "$log"
+    else
+      count "consumer $name" 0 1 "$log"
+    fi
+  done
+}
+
+launcher_suite() {
+  local log="$build_dir/logs/test-launcher.log" good bad
+  : >"$log"
+  progress "launcher" 50 ""
+  logged "launcher" "$log" quietly "$root/scripts/launcher/launcher_test.sh" || true
+  read -r good bad < <(sed -n '$s/^\([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log") ||
+    good=0 bad=1
+  count "launcher" "$good" "$bad" "$log"
+}
