@@ -38,12 +38,13 @@ inline std::string Describe(const KvCacheShape& s) {
          std::to_string(s.group_size);
 }
 
-// A random shape; KV4 half of the time with groups smaller than the head.
-inline KvCacheShape RandomShape(std::mt19937_64& random, DType type, int64_t capacity) {
+// A random shape; small_groups: KV4 with several scale groups a head.
+inline KvCacheShape RandomShape(std::mt19937_64& random, DType type, int64_t capacity,
+                                bool small_groups) {
   const int kv_heads = static_cast<int>(UniformInt(random, 1, 3));
-  if (type == DType::kI4 && UniformInt(random, 0, 1) == 1) {
+  if (type == DType::kI4 && small_groups) {
     const int64_t group = 16 * UniformInt(random, 1, 3);
-    return MakeShape(type, kv_heads, static_cast<int>(group * UniformInt(random, 1, 5)), capacity,
+    return MakeShape(type, kv_heads, static_cast<int>(group * UniformInt(random, 2, 5)), capacity,
                      group);
   }
   return MakeShape(type, kv_heads, static_cast<int>(2 * UniformInt(random, 8, 128)), capacity);

@@ -74,14 +74,15 @@ TEST(KvCache, StoresExactlyWhatIsDefined) {
     for (const DType type : kKvTypes) {
       for (int round = 0; round < 6; ++round) {
         const int64_t rows = UniformInt(random, 1, 50);
-        const KvCacheShape shape = RandomShape(random, type, rows);
+        const KvCacheShape shape = RandomShape(random, type, rows, round % 2 == 0);
         const float key_factor = std::ldexp(1.37f, static_cast<int>(UniformInt(random, -6, 6)));
         const float value_factor = std::ldexp(1.21f, static_cast<int>(UniformInt(random, -6, 6)));
         KvCache cache(shape, &key_factor, &value_factor);
         Operands x(random, shape, shape.kv_heads, rows);
-        // One head of zeros, one so small and one so large that the scale saturates.
+        // A head of zeros, one whose KV4 scale would round to 0 but must be the smallest code
+        // (amax/7/factor < 2^-10), and one so large that the scale saturates.
         std::fill_n(x.k.begin(), shape.head_dim, 0.0f);
-        std::fill_n(x.v.begin(), shape.head_dim, 1e-6f);
+        std::fill_n(x.v.begin(), shape.head_dim, 0.004f * value_factor);
         for (int64_t i = 0; i < shape.head_dim; ++i) x.v[x.v.size() - 1 - i] *= 1e6f;
         x.Append(workspace, cache, 0, 0, rows);
         ASSERT_EQ(cache.length(0), rows);
@@ -142,7 +143,7 @@ TEST(KvCache, ChunksAndThreadsGiveTheSameBytes) {
     std::mt19937_64 random = TestRandom(13);
     for (const DType type : kKvTypes) {
       const int64_t rows = UniformInt(random, 20, 100);
-      const KvCacheShape shape = RandomShape(random, type, rows);
+      const KvCacheShape shape = RandomShape(random, type, rows, rows % 2 == 0);
       const Operands x(random, shape, shape.kv_heads, rows);
       Workspace single(1);
       KvCache whole(shape);

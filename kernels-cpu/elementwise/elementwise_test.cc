@@ -277,6 +277,31 @@ TEST(Operators, SameBitsForAnyThreadsAndEqualToRows) {
   }
 }
 
+TEST(Embedding, CopiesTheNamedRows) {
+  std::mt19937_64 random = TestRandom(6);
+  const int64_t vocabulary = 37, cols = 171, rows = 90, stride = cols + 2;
+  std::vector<float> weights = NormalValues(random, vocabulary * cols);
+  WeightFormat format;  // F32, so that a looked-up row is the row itself
+  CanonicalWeights canonical;
+  canonical.codes = reinterpret_cast<uint8_t*>(weights.data());
+  std::vector<int32_t> ids(rows);
+  for (int32_t& id : ids) id = static_cast<int32_t>(UniformInt(random, 0, vocabulary - 1));
+  ids[0] = 0;
+  ids[1] = vocabulary - 1;
+  ForEachSimdTarget([&] {
+    for (int threads = 1; threads <= 4; ++threads) {
+      Workspace workspace(threads);
+      const PackedMatrix table =
+          PackMatrix(workspace.pool(), format, vocabulary, cols, canonical);
+      const GuardedBuffer<float> y((rows - 1) * stride + cols);
+      Embedding(workspace, table, ids.data(), rows, y.data(), stride);
+      for (int64_t r = 0; r < rows; ++r) {
+        ASSERT_EQ(std::memcmp(y.data() + r * stride, &weights[ids[r] * cols], cols * 4), 0) << r;
+      }
+    }
+  });
+}
+
 TEST(Operators, NoRowsDoNothing) {
   Workspace workspace(2);
   float y = 7;

@@ -34,10 +34,14 @@ namespace nibble {
 namespace HWY_NAMESPACE {
 namespace {  // the same names in other files are other functions
 
-// Rows up to which decoding in registers beats decoding into scratch.
-constexpr int64_t kFewRows = 4;
 // Bytes that the stream of weights is fetched ahead: some 100 ns at 15 GB/s.
 constexpr int64_t kPrefetchBytes = 1536;
+
+HWY_INLINE VF SegmentScales(const WeightFormat& format, const Segment& s, const uint8_t* panel,
+                            size_t lane) {
+  return format.scale == DType::kNone ? hn::Set(TileF(), 1.0f)
+                                      : LoadScales(format.scale, panel + s.scales_offset, lane);
+}
 
 // ---- few rows ----
 
@@ -48,6 +52,7 @@ HWY_INLINE void FewRowsSegment(const TileDecoder<kType>& decoder, const WeightFo
   const TileF df;
   for (size_t lane = 0; lane < kTileLanes; lane += hn::Lanes(df)) {
     VF a0[kRows], a1[kRows], a2[kRows], a3[kRows];
+    NIBBLE_UNROLL
     for (int r = 0; r < kRows; ++r) a0[r] = a1[r] = a2[r] = a3[r] = hn::Zero(df);
     for (int64_t k = 0; k < s.columns; k += kTileColumns) {
       const uint8_t* chunk = panel + s.codes_offset + TileBytes(kType, k);
@@ -56,6 +61,7 @@ HWY_INLINE void FewRowsSegment(const TileDecoder<kType>& decoder, const WeightFo
       }
       const float* xk = x + s.column + k;
       decoder.Chunk(chunk, lane, [&](size_t i, VF w) HWY_ATTR {
+        NIBBLE_UNROLL
         for (int r = 0; r < kRows; ++r) {
           const VF v = hn::Set(df, xk[r * stride + i]);
           VF& a = i % 4 == 0 ? a0[r] : i % 4 == 1 ? a1[r] : i % 4 == 2 ? a2[r] : a3[r];
@@ -63,14 +69,12 @@ HWY_INLINE void FewRowsSegment(const TileDecoder<kType>& decoder, const WeightFo
         }
       });
     }
+    const VF scale = SegmentScales(format, s, panel, lane);
+    NIBBLE_UNROLL
     for (int r = 0; r < kRows; ++r) {
       float* to = acc + r * kUnitColumns + lane;
       const VF sum = hn::Add(hn::Add(a0[r], a1[r]), hn::Add(a2[r], a3[r]));
-      const VF scaled =
-          format.scale == DType::kNone
-              ? sum
-              : hn::Mul(sum, LoadScales(format.scale, panel + s.scales_offset, lane));
-      hn::StoreU(hn::Add(hn::LoadU(df, to), scaled), df, to);
+      hn::StoreU(hn::MulAdd(sum, scale, hn::LoadU(df, to)), df, to);
     }
   }
 }
@@ -98,9 +102,7 @@ void DecodeSegment(const WeightFormat& format, const Segment& s, const uint8_t* 
   const TileF df;
   const TileDecoder<kType> decoder;
   for (size_t lane = 0; lane < kTileLanes; lane += hn::Lanes(df)) {
-    const VF scale = format.scale == DType::kNone
-                         ? hn::Set(df, 1.0f)
-                         : LoadScales(format.scale, panel + s.scales_offset, lane);
+    const VF scale = SegmentScales(format, s, panel, lane);
     for (int64_t k = 0; k < s.columns; k += kTileColumns) {
       float* to = out + k * kTileLanes + lane;
       decoder.Chunk(panel + s.codes_offset + TileBytes(kType, k), lane,
@@ -111,13 +113,15 @@ void DecodeSegment(const WeightFormat& format, const Segment& s, const uint8_t* 
   }
 }
 
-// acc[r][0..1] += x[r][k] * w[k] for two vectors of columns; w0 and w1 step by 16 floats.
+// acc[r][0..1] += x[r][k] * w[k] for two vectors of columns; w0 and w1 step by 16 floats,
+// x by a tile's rows.
 template <int kRows>
 HWY_INLINE void RegisterTile(const float* HWY_RESTRICT w0, const float* HWY_RESTRICT w1,
-                             int64_t columns, const float* HWY_RESTRICT x, int64_t stride,
+                             int64_t columns, const float* HWY_RESTRICT x,
                              float* HWY_RESTRICT acc0, float* HWY_RESTRICT acc1) {
   const TileF df;
   VF a[kRows], b[kRows];
+  NIBBLE_UNROLL
   for (int r = 0; r < kRows; ++r) {
     a[r] = hn::LoadU(df, acc0 + r * kUnitColumns);
     b[r] = hn::LoadU(df, acc1 + r * kUnitColumns);
@@ -125,46 +129,47 @@ HWY_INLINE void RegisterTile(const float* HWY_RESTRICT w0, const float* HWY_REST
   for (int64_t k = 0; k < columns; ++k) {
     const VF u = hn::Load(df, w0 + k * kTileLanes);
     const VF v = hn::Load(df, w1 + k * kTileLanes);
+    NIBBLE_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const VF xv = hn::Set(df, x[r * stride + k]);
+      const VF xv = hn::Set(df, x[k * kInputTileRows + r]);
       a[r] = hn::MulAdd(u, xv, a[r]);
       b[r] = hn::MulAdd(v, xv, b[r]);
     }
   }
+  NIBBLE_UNROLL
   for (int r = 0; r < kRows; ++r) {
     hn::StoreU(a[r], df, acc0 + r * kUnitColumns);
     hn::StoreU(b[r], df, acc1 + r * kUnitColumns);
   }
 }
 
-// Rows of a register tile: two accumulators a row, two weights, one activation.
+// Rows of a register tile: all of an input tile, or half where there are 16 registers.
 constexpr int kTileRows = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64 ? 12 : 6;
+static_assert(kInputTileRows % kTileRows == 0, "a register tile lies within an input tile");
 
 // The pairs of vectors that make up two panels of 16 lanes.
 template <int kRows>
-void TileColumns(const float* w0, const float* w1, int64_t columns, const float* x,
-                 int64_t stride, float* acc) {
+void TileColumns(const float* w0, const float* w1, int64_t columns, const float* x, float* acc) {
   const size_t lanes = hn::Lanes(TileF());
   if (lanes == kTileLanes) {
-    RegisterTile<kRows>(w0, w1, columns, x, stride, acc, acc + kPanelRows);
+    RegisterTile<kRows>(w0, w1, columns, x, acc, acc + kPanelRows);
     return;
   }
   for (size_t lane = 0; lane < kTileLanes; lane += 2 * lanes) {
-    RegisterTile<kRows>(w0 + lane, w0 + lane + lanes, columns, x, stride, acc + lane,
-                        acc + lane + lanes);
+    RegisterTile<kRows>(w0 + lane, w0 + lane + lanes, columns, x, acc + lane, acc + lane + lanes);
     float* acc1 = acc + kPanelRows + lane;
-    RegisterTile<kRows>(w1 + lane, w1 + lane + lanes, columns, x, stride, acc1, acc1 + lanes);
+    RegisterTile<kRows>(w1 + lane, w1 + lane + lanes, columns, x, acc1, acc1 + lanes);
   }
 }
 
 // Fewer than kTileRows rows are left over at the end.
 template <int kRows>
 void LastRows(int64_t rows, const float* w0, const float* w1, int64_t columns, const float* x,
-              int64_t stride, float* acc) {
+              float* acc) {
   if (rows == kRows) {
-    TileColumns<kRows>(w0, w1, columns, x, stride, acc);
+    TileColumns<kRows>(w0, w1, columns, x, acc);
   } else if constexpr (kRows > 1) {
-    LastRows<kRows - 1>(rows, w0, w1, columns, x, stride, acc);
+    LastRows<kRows - 1>(rows, w0, w1, columns, x, acc);
   }
 }
 
@@ -185,13 +190,12 @@ void ManyRows(const PackedMatrix& m, int64_t panel, int64_t panels, const Prepar
       }
       columns += s.columns;
     }
-    const float* x = input.values + row * input.stride + first;
     int64_t r = 0;
     for (; r + kTileRows <= rows; r += kTileRows) {
-      TileColumns<kTileRows>(w0, w1, columns, x + r * input.stride, input.stride,
+      TileColumns<kTileRows>(w0, w1, columns, input.TiledValues(row + r, first),
                              acc + r * kUnitColumns);
     }
-    LastRows<kTileRows - 1>(rows - r, w0, w1, columns, x + r * input.stride, input.stride,
+    LastRows<kTileRows - 1>(rows - r, w0, w1, columns, input.TiledValues(row + r, first),
                             acc + r * kUnitColumns);
   }
 }

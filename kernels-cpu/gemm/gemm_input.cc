@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels-cpu/gemm/gemm_input.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "kernels-cpu/elementwise/elementwise.h"
@@ -16,37 +17,31 @@ struct E4M3Table {
   }
 };
 
-// One row; spare holds cols floats.
-void PrepareRow(const GemmInput& input, int64_t row, int64_t stride, float* spare, float* values,
-                int8_t* codes, int32_t* sums, float* scale) {
-  const int64_t cols = input.cols;
+// Memory of one thread while it prepares a row.
+struct RowScratch {
+  float* normalized;  // [cols]
+  uint8_t* bytes;     // [stride] codes
+  float* values;      // [stride]
+};
+
+// The row after normalization.
+const float* NormalizedRow(const GemmInput& input, int64_t row, const RowScratch& scratch) {
   const float* x = input.x + row * input.stride;
-  if (input.norm != nullptr) {
-    RmsNormRow(x, input.norm, input.norm_epsilon, cols, spare);
-    x = spare;
-  }
-  *scale = 1.0f;
+  if (input.norm == nullptr) return x;
+  RmsNormRow(x, input.norm, input.norm_epsilon, input.cols, scratch.normalized);
+  return scratch.normalized;
+}
+
+// Writes stride rounded values and returns the row's scale.
+float RoundRow(const GemmInput& input, const float* x, int64_t stride, uint8_t* bytes,
+               float* values) {
+  const int64_t cols = input.cols;
+  float scale = 1.0f;
   switch (input.activation) {
-    case DType::kI8: {
-      *scale = QuantizeRowI8(x, cols, codes);
-      std::memset(codes + cols, 0, static_cast<size_t>(stride - cols));
-      for (int64_t b = 0; b < stride / 16; ++b) {
-        int32_t sum = 0;
-        for (int64_t k = 0; k < 16; ++k) sum += codes[b * 16 + k];
-        sums[b] = sum;
-      }
-      return;
-    }
     case DType::kE4M3: {
       static const E4M3Table table;
-      // The codes pass through the tail of the row they become, read before overwritten:
-      // value k is written at byte 4k, code k is read at byte 3 * stride + k.
-      uint8_t* bytes = reinterpret_cast<uint8_t*>(values) + 3 * stride;
-      *scale = QuantizeRowE4M3(x, cols, bytes);
-      for (int64_t k = 0; k < cols; ++k) {
-        const float v = table.value[bytes[k]];
-        std::memcpy(values + k, &v, sizeof(v));
-      }
+      scale = QuantizeRowE4M3(x, cols, bytes);
+      for (int64_t k = 0; k < cols; ++k) values[k] = table.value[bytes[k]];
       break;
     }
     case DType::kBF16:
@@ -55,6 +50,20 @@ void PrepareRow(const GemmInput& input, int64_t row, int64_t stride, float* spar
     default: std::memcpy(values, x, static_cast<size_t>(cols) * sizeof(float));
   }
   std::memset(values + cols, 0, static_cast<size_t>(stride - cols) * sizeof(float));
+  return scale;
+}
+
+// Writes stride codes and the sums before every 16 of them; returns the row's scale.
+float QuantizeRow(const float* x, int64_t cols, int64_t stride, int8_t* codes, uint32_t* sums) {
+  const float scale = QuantizeRowI8(x, cols, codes);
+  std::memset(codes + cols, 0, static_cast<size_t>(stride - cols));
+  sums[0] = 0;
+  for (int64_t b = 0; b < stride / 16; ++b) {
+    int32_t sum = 0;
+    for (int64_t k = 0; k < 16; ++k) sum += codes[b * 16 + k];
+    sums[b + 1] = sums[b] + static_cast<uint32_t>(sum);
+  }
+  return scale;
 }
 
 }  // namespace
@@ -62,25 +71,27 @@ void PrepareRow(const GemmInput& input, int64_t row, int64_t stride, float* spar
 PreparedInput PrepareInput(Workspace& workspace, const GemmInput& input, int64_t begin,
                            int64_t count) {
   const bool integer = input.activation == DType::kI8;
+  const bool tiled = count > kFewRows;
   // Rows a power of two apart would fall into the same few cache sets: one more line.
   const int64_t stride = RoundUp(input.cols, 16) + 16;
-  const int64_t row_bytes = integer ? stride + stride / 16 * 4 : stride * 4;
+  const int64_t stored_rows = tiled ? RoundUp(count, kInputTileRows) : count;
   const int64_t scale_bytes = RoundUp(count * 4, 64);
-  const int64_t spare_bytes = input.norm == nullptr ? 0 : RoundUp(input.cols * 4, 64);
+  const int64_t values_bytes = RoundUp(stored_rows * stride * (integer ? 1 : 4), 64);
+  const int64_t sums_bytes = integer ? RoundUp(count * (stride / 16 + 1) * 4, 64) : 0;
+  const int64_t scratch_bytes = RoundUp(input.cols * 4, 64) + RoundUp(stride, 64) + stride * 4;
   const int threads = workspace.threads();
-  uint8_t* memory = workspace.Shared(
-      static_cast<size_t>(scale_bytes + count * row_bytes + threads * spare_bytes));
+  uint8_t* memory = workspace.Shared(static_cast<size_t>(scale_bytes + values_bytes + sums_bytes +
+                                                         threads * scratch_bytes));
   float* scales = reinterpret_cast<float*>(memory);
-  uint8_t* rows = memory + scale_bytes;
-  uint8_t* spare = rows + count * row_bytes;
+  float* values = reinterpret_cast<float*>(memory + scale_bytes);
+  int8_t* codes = reinterpret_cast<int8_t*>(values);
+  uint32_t* sums = reinterpret_cast<uint32_t*>(memory + scale_bytes + values_bytes);
+  uint8_t* scratches = memory + scale_bytes + values_bytes + sums_bytes;
 
   PreparedInput prepared;
   prepared.rows = count;
   prepared.stride = stride;
   prepared.scales = scales;
-  float* values = reinterpret_cast<float*>(rows);
-  int8_t* codes = reinterpret_cast<int8_t*>(rows);
-  int32_t* sums = reinterpret_cast<int32_t*>(rows + count * stride);
   if (integer) {
     prepared.codes = codes;
     prepared.sums = sums;
@@ -88,17 +99,37 @@ PreparedInput PrepareInput(Workspace& workspace, const GemmInput& input, int64_t
     prepared.values = values;
   }
 
-  const auto prepare = [&](int thread, int parts) {
-    const Range range = Share(count, thread, parts);
-    for (int64_t r = range.begin; r < range.end; ++r) {
-      PrepareRow(input, begin + r, stride, reinterpret_cast<float*>(spare + thread * spare_bytes),
-                 values + r * stride, codes + r * stride, sums + r * (stride / 16), scales + r);
+  const auto prepare_rows = [&](int thread, int64_t first, int64_t last) {
+    uint8_t* own = scratches + thread * scratch_bytes;
+    uint8_t* bytes = own + RoundUp(input.cols * 4, 64);
+    const RowScratch scratch{reinterpret_cast<float*>(own), bytes,
+                             reinterpret_cast<float*>(bytes + RoundUp(stride, 64))};
+    for (int64_t r = first; r < last; ++r) {
+      const float* x = NormalizedRow(input, begin + r, scratch);
+      if (integer) {
+        int8_t* row = tiled ? reinterpret_cast<int8_t*>(scratch.bytes) : codes + r * stride;
+        scales[r] = QuantizeRow(x, input.cols, stride, row, sums + r * (stride / 16 + 1));
+        if (!tiled) continue;
+        int8_t* to = codes + (prepared.TiledCodes(r, 0) - prepared.codes);
+        for (int64_t k = 0; k < stride; k += 4) std::memcpy(to + k * kInputTileRows, row + k, 4);
+      } else {
+        float* row = tiled ? scratch.values : values + r * stride;
+        scales[r] = RoundRow(input, x, stride, scratch.bytes, row);
+        if (!tiled) continue;
+        float* to = values + (prepared.TiledValues(r, 0) - prepared.values);
+        for (int64_t k = 0; k < stride; ++k) to[k * kInputTileRows] = row[k];
+      }
     }
   };
-  if (count < 2 * threads) {
-    prepare(0, 1);  // a row or two cost less than waking the others
+  if (!tiled) {
+    prepare_rows(0, 0, count);  // a row or two cost less than waking the others
   } else {
-    workspace.pool().Run([&](int thread) { prepare(thread, threads); });
+    // Whole tiles: no two threads write to one cache line.
+    workspace.pool().Run([&](int thread) {
+      const Range tiles = Share(stored_rows / kInputTileRows, thread, threads);
+      prepare_rows(thread, tiles.begin * kInputTileRows,
+                   std::min(tiles.end * kInputTileRows, count));
+    });
   }
   return prepared;
 }

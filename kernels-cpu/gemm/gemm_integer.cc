@@ -58,17 +58,13 @@ HWY_INLINE VB HighNibbles(VU word) { return LowNibbles(hn::ShiftRight<4>(word));
 // activations.
 template <DType kType>
 HWY_INLINE int32_t Correction(const PreparedInput& input, int64_t row, const Segment& s) {
-  const int32_t* sums = input.sums + row * (input.stride / 16) + s.column / 16;
-  int32_t sum = 0;
-  for (int64_t b = 0; b < s.columns / 16; ++b) sum += sums[b];
-  return -(kType == DType::kI4 ? 8 : 128) * sum;
+  const uint32_t* sums = input.RowSums(row) + s.column / 16;
+  return -(kType == DType::kI4 ? 8 : 128) * static_cast<int32_t>(sums[s.columns / 16] - sums[0]);
 }
 
-// Adds scale * sum to 16-lane accumulators in memory.
-HWY_INLINE void AddScaled(const WeightFormat& format, const Segment& s, const uint8_t* panel,
-                          size_t lane, VI sum, float* acc) {
+// acc += scale * sum, for a vector of accumulators in memory.
+HWY_INLINE void AddScaled(VF scale, VI sum, float* acc) {
   const TileF df;
-  const VF scale = LoadScales(format.scale, panel + s.scales_offset, lane);
   hn::StoreU(hn::MulAdd(hn::ConvertTo(df, sum), scale, hn::LoadU(df, acc)), df, acc);
 }
 
@@ -82,6 +78,7 @@ HWY_INLINE void FewRowsSegment(const WeightFormat& format, const Segment& s, con
   const int8_t* x = input.codes + row * stride + s.column;
   for (size_t lane = 0; lane < kTileLanes; lane += hn::Lanes(di)) {
     VI a[kRows], b[kRows];
+    NIBBLE_UNROLL
     for (int r = 0; r < kRows; ++r) {
       a[r] = hn::Set(di, Correction<kType>(input, row + r, s));
       b[r] = hn::Zero(di);
@@ -101,13 +98,16 @@ HWY_INLINE void FewRowsSegment(const WeightFormat& format, const Segment& s, con
         second = hn::BitCast(TileBytesU(), LoadWords(step + kStep, lane));
         step += 2 * kStep;
       }
+      NIBBLE_UNROLL
       for (int r = 0; r < kRows; ++r) {
         a[r] = Dot(first, Quad(x + r * stride + k), a[r]);
         b[r] = Dot(second, Quad(x + r * stride + k + 4), b[r]);
       }
     }
+    const VF scale = LoadScales(format.scale, panel + s.scales_offset, lane);
+    NIBBLE_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      AddScaled(format, s, panel, lane, hn::Add(a[r], b[r]), acc + r * kUnitColumns + lane);
+      AddScaled(scale, hn::Add(a[r], b[r]), acc + r * kUnitColumns + lane);
     }
   }
 }
@@ -151,26 +151,31 @@ HWY_INLINE void RegisterTile(const WeightFormat& format, const Segment& s, const
                              float* acc0, float* acc1) {
   const TileI di;
   const TileBytesU d8;
-  const int64_t stride = input.stride;
-  const int8_t* x = input.codes + row * stride + s.column;
+  const int8_t* x = input.TiledCodes(row, s.column);
   VI a[kRows], b[kRows];
+  NIBBLE_UNROLL
   for (int r = 0; r < kRows; ++r) a[r] = b[r] = hn::Set(di, Correction<kType>(input, row + r, s));
   for (int64_t k = 0; k < s.columns; k += 4) {
     const VB u = hn::LoadU(d8, w0 + k * 16 + 4 * lane0);
     const VB v = hn::LoadU(d8, w1 + k * 16 + 4 * lane1);
+    NIBBLE_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const auto xv = Quad(x + r * stride + k);
+      const auto xv = Quad(x + k * kInputTileRows + 4 * r);
       a[r] = Dot(u, xv, a[r]);
       b[r] = Dot(v, xv, b[r]);
     }
   }
+  const VF scale0 = LoadScales(format.scale, panel0 + s.scales_offset, lane0);
+  const VF scale1 = LoadScales(format.scale, panel1 + s.scales_offset, lane1);
+  NIBBLE_UNROLL
   for (int r = 0; r < kRows; ++r) {
-    AddScaled(format, s, panel0, lane0, a[r], acc0 + r * kUnitColumns);
-    AddScaled(format, s, panel1, lane1, b[r], acc1 + r * kUnitColumns);
+    AddScaled(scale0, a[r], acc0 + r * kUnitColumns);
+    AddScaled(scale1, b[r], acc1 + r * kUnitColumns);
   }
 }
 
 constexpr int kTileRows = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64 ? 12 : 6;
+static_assert(kInputTileRows % kTileRows == 0, "a register tile lies within an input tile");
 
 template <DType kType, int kRows>
 void TileColumns(const WeightFormat& format, const Segment& s, const uint8_t* const* panels,

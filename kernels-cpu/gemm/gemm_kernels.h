@@ -21,7 +21,8 @@ inline constexpr int64_t kUnitScratchBytes = kUnitPanels * kMaxSegment * kPanelR
 
 // acc[r][c] = sum over k of input row (row + r) times weight row (panel * 16 + c), group
 // scales applied, token scale and factor not. acc: [rows][kUnitColumns]; when panels is 1
-// the second half is undefined.
+// the second half is undefined. row: a multiple of kInputTileRows, or at most kFewRows rows
+// in all.
 using UnitKernel = void (*)(const PackedMatrix& matrix, int64_t panel, int64_t panels,
                             const PreparedInput& input, int64_t row, int64_t rows,
                             uint8_t* scratch, float* acc);

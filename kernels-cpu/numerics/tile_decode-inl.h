@@ -17,6 +17,12 @@
 #include "hwy/highway.h"
 #include "kernels-cpu/numerics/tile.h"
 
+// Before a loop over an array of vectors whose trip count is a constant: the array lives
+// in registers only when the loop is gone, which -O2 does not promise by itself.
+#ifndef NIBBLE_UNROLL
+#define NIBBLE_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 HWY_BEFORE_NAMESPACE();
 namespace nibble {
 namespace HWY_NAMESPACE {
@@ -139,6 +145,7 @@ struct TileDecoder<DType::kI4> {
   NibbleDecoder nibble;
   template <class F>
   HWY_INLINE void Chunk(const uint8_t* base, size_t lane, const F& f) const {
+    NIBBLE_UNROLL
     for (size_t s = 0; s < 2; ++s) {
       const VU w = LoadWords(base + 64 * s, lane);
       const size_t k = 8 * s;
@@ -195,6 +202,7 @@ struct ByteTileDecoder {
   template <class F>
   HWY_INLINE void Chunk(const uint8_t* base, size_t lane, const F& f) const {
     const Value value;
+    NIBBLE_UNROLL
     for (size_t s = 0; s < 4; ++s) {
       const VU w = LoadWords(base + 64 * s, lane);
       f(4 * s + 0, value(w));
@@ -229,6 +237,7 @@ struct TileDecoder<DType::kBF16> {
   template <class F>
   HWY_INLINE void Chunk(const uint8_t* base, size_t lane, const F& f) const {
     const TileF df;
+    NIBBLE_UNROLL
     for (size_t s = 0; s < 8; ++s) {
       const VU w = LoadWords(base + 64 * s, lane);
       f(2 * s, hn::BitCast(df, hn::ShiftLeft<16>(w)));
@@ -241,6 +250,7 @@ template <>
 struct TileDecoder<DType::kF16> {
   template <class F>
   HWY_INLINE void Chunk(const uint8_t* base, size_t lane, const F& f) const {
+    NIBBLE_UNROLL
     for (size_t s = 0; s < 8; ++s) {
       const VU w = LoadWords(base + 64 * s, lane);
       f(2 * s, SmallFloat<10, 15, 15>(w));
@@ -253,6 +263,7 @@ template <>
 struct TileDecoder<DType::kF32> {
   template <class F>
   HWY_INLINE void Chunk(const uint8_t* base, size_t lane, const F& f) const {
+    NIBBLE_UNROLL
     for (size_t k = 0; k < 16; ++k) f(k, hn::BitCast(TileF(), LoadWords(base + 64 * k, lane)));
   }
 };

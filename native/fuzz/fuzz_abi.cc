@@ -139,7 +139,8 @@ class Machine {
     if (nb_weight_sizes(&f, rows, cols, &s.codes, &s.high, &s.scales, &s.factors) != NB_OK) {
       return {t->Make(NB_U8, 2, 2), nullptr, nullptr, nullptr};
     }
-    const int64_t e = f.scale_type == NB_F32 ? 4 : f.scale_type == NB_E4M3 || f.scale_type == NB_POW2 ? 1 : 2;
+    const bool bytes = f.scale_type == NB_E4M3 || f.scale_type == NB_POW2;
+    const int64_t e = f.scale_type == NB_F32 ? 4 : bytes ? 1 : 2;
     const auto part = [&](int32_t dtype, int64_t n, int64_t c) {
       return n > 0 || in_.OneIn(40) ? t->Make(dtype, c < 0 ? n : rows, c) : nullptr;
     };
@@ -161,7 +162,9 @@ class Machine {
 
   void MakeMatrix(Tensors* t) {
     const nb_weight_format f = Format();
-    const nb_tensor* w = t->Make(in_.Pick<int32_t>({NB_F32, NB_F32, NB_F16, NB_BF16}), Size(), Size());
+    const auto dtype = in_.Pick<int32_t>({NB_F32, NB_F32, NB_F16, NB_BF16});
+    const int64_t rows = Size(), cols = Size();
+    const nb_tensor* w = t->Make(dtype, rows, cols);
     t->Remember();
     nb_matrix* m = reinterpret_cast<nb_matrix*>(&in_);
     const nb_status status = nb_matrix_quantize(Context(), &f, w, &m);

@@ -112,14 +112,16 @@ class Tensors {
     return dtype == NB_F16 || dtype == NB_BF16 ? 2 : 1;
   }
 
+  int64_t Number(int below) { return in_->OneIn(2) ? in_->Below(below) : in_->Strange(); }
+
   void Spoil(nb_tensor* t) {
     const int d = in_->Below(NB_MAX_RANK);
     switch (in_->Below(6)) {
       case 0: t->struct_size = in_->Strange(); break;
-      case 1: t->dtype = in_->OneIn(2) ? in_->Below(14) : static_cast<int32_t>(in_->Strange()); break;
-      case 2: t->rank = in_->OneIn(2) ? in_->Below(6) : static_cast<int32_t>(in_->Strange()); break;
-      case 3: t->shape[d] = in_->OneIn(2) ? in_->Below(50) : in_->Strange(); break;
-      case 4: t->strides[d] = in_->OneIn(2) ? in_->Below(50) : in_->Strange(); break;
+      case 1: t->dtype = static_cast<int32_t>(Number(14)); break;
+      case 2: t->rank = static_cast<int32_t>(Number(6)); break;
+      case 3: t->shape[d] = Number(50); break;
+      case 4: t->strides[d] = Number(50); break;
       default: break;  // only the memory
     }
     // A huge number of equal rows is legal for an input and would only take long.
@@ -128,11 +130,15 @@ class Tensors {
 
   // The bytes that the shape needs, if they are few; or another tensor's memory.
   void Attach(nb_tensor* t) {
-    const __int128 e = ElementBytes(t->dtype);
+    // In F64, which cannot overflow here and is exact for all sizes that are kept.
     const bool matrix = t->rank == 2;
-    const __int128 rows = matrix ? t->shape[0] : 1, cols = matrix ? t->shape[1] : t->shape[0];
-    __int128 needed = rows <= 0 || cols <= 0 ? 0 : ((rows - 1) * t->strides[0] + cols) * e;
-    if (needed < 0 || needed > kMaxBytes) needed = in_->Below(256);
+    const auto rows = static_cast<double>(matrix ? t->shape[0] : 1);
+    const auto cols = static_cast<double>(matrix ? t->shape[1] : t->shape[0]);
+    const double last_row = (rows - 1) * static_cast<double>(t->strides[0]);
+    double needed = rows <= 0 || cols <= 0
+                        ? 0
+                        : (last_row + cols) * static_cast<double>(ElementBytes(t->dtype));
+    if (needed < 0 || needed > static_cast<double>(kMaxBytes)) needed = in_->Below(256);
     if (!blocks_.empty() && in_->OneIn(20)) {
       const Block& b = blocks_[in_->Below(static_cast<int>(blocks_.size()))];
       t->data = b.bytes.get();

@@ -230,7 +230,8 @@ std::vector<double> ForwardF64(const Weights& w, const std::vector<int32_t>& tok
   return logits;
 }
 
-const std::vector<int32_t> kTokens = {3, 60, 0, 17, 17, 42, 9, 31, 58, 2, 25, 44, 1, 12, 60, 7, 33, 5};
+const std::vector<int32_t> kTokens = {3,  60, 0,  17, 17, 42, 9,  31, 58,
+                                      2,  25, 44, 1,  12, 60, 7,  33, 5};
 
 std::vector<float> ForwardInChunks(TinyModel* model, int64_t chunk) {
   std::vector<float> logits;

@@ -210,7 +210,9 @@ TEST_F(AbiSequences, AttentionThatIsRefused) {
   refused({{a, -1, 1}}, 1, 0, 1, {"sequences[0].start: -1"});
   refused({{a, 1, kMax}}, 1, 0, 1, {"sequences[0].rows"});
   refused({{a, 0, 3}}, 3, 2, 1, {"layer: 2 but 0..1"});
-  for (const float scale : {INFINITY, -INFINITY, NAN}) refused({{a, 0, 3}}, 3, 0, scale, {"scale: "});
+  for (const float scale : {INFINITY, -INFINITY, NAN}) {
+    refused({{a, 0, 3}}, 3, 0, scale, {"scale: "});
+  }
 }
 
 TEST_F(AbiSequences, QueryHeadsAreMultiplesOfKeyHeads) {

@@ -87,7 +87,8 @@ TEST(AbiElementwise, AddAndSwiGlu) {
   const ContextPtr context = MakeContext(2);
   std::mt19937_64 random = TestRandom(32);
   for (const int64_t cols : {1, 15, 64, 333}) {
-    const std::vector<float> a = RandomFloats(4 * cols, random, 3), b = RandomFloats(4 * cols, random);
+    const std::vector<float> a = RandomFloats(4 * cols, random, 3);
+    const std::vector<float> b = RandomFloats(4 * cols, random);
     for (const bool swiglu : {false, true}) {
       std::vector<float> apart(4 * cols), in_a = a, in_b = b;
       const nb_tensor at = F32(a, {4, cols}), bt = F32(b, {4, cols}), yt = F32(apart, {4, cols}),

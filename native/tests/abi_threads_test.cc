@@ -183,7 +183,8 @@ TEST(AbiThreads, ACacheNeverServesTwoCallsAtOnce) {
     const nb_sequence s = {cache.get(), 0, 64};
     for (int i = 0; i < 200; ++i) {
       const nb_status status = nb_rope_append(context, 0, &qt, &kt, &kt, nullptr, &s, 1);
-      const bool in_use = std::string(nb_last_error()).find("in use by another call") != std::string::npos;
+      const std::string message = nb_last_error();
+      const bool in_use = message.find("in use by another call") != std::string::npos;
       ++(status == NB_OK ? appended : in_use ? refused : other);
     }
   };

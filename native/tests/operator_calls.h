@@ -93,7 +93,8 @@ class OperatorCalls {
     TensorArg a;
     a.name = name;
     a.use = use;
-    a.memory = std::make_shared<GuardedArray>(static_cast<size_t>(elements * BytesOf(dtype)), flush_);
+    const auto bytes = static_cast<size_t>(elements * BytesOf(dtype));
+    a.memory = std::make_shared<GuardedArray>(bytes, flush_);
     a.tensor = vector ? Tensor(dtype, a.memory->data(), {cols})
                       : Tensor(dtype, a.memory->data(), {rows, cols});
     if (!vector) a.tensor.strides[0] = stride;
@@ -196,7 +197,9 @@ class OperatorCalls {
     });
     Add("nb_matrix_dequantize", variant,
         {Arg("output", Use::kOutput, NB_F32, kOutputs, kCols, 2)},
-        [matrix](nb_context* c, const Pointers& p) { return nb_matrix_dequantize(c, matrix, p[0]); });
+        [matrix](nb_context* c, const Pointers& p) {
+          return nb_matrix_dequantize(c, matrix, p[0]);
+        });
     Add("nb_embedding", variant, {Ids(), Arg("output", Use::kOutput, NB_F32, rows_, kCols, 3)},
         [matrix](nb_context* c, const Pointers& p) { return nb_embedding(c, matrix, p[0], p[1]); });
   }

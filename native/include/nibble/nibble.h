@@ -101,8 +101,8 @@ typedef struct nb_tensor {
  *
  * I4: column k is in byte k/2, the low nibble for even k. Six bits: codes holds
  * code & 15 the same way, codes_high holds code >> 4 in byte k/4, bits 2*(k%4)
- * (the 4+2 planes of FP6-LLM). Unused bits are zero. 16- and 32-bit elements are
- * little-endian.
+ * (the 4+2 planes of FP6-LLM). Unused bits are written as zero and ignored when read.
+ * 16- and 32-bit elements are little-endian.
  *
  * scales is [N][ceil(K/group_size)] of scale_type; the last group may be short.
  * factors is F32: [1] for the whole matrix when an I4 matrix has E4M3 scales (FireQ,
