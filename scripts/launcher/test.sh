@@ -62,28 +62,22 @@ native_suite() {
 }
 
 java_suite() {
-  local log="$build_dir/logs/test-java.log" reports="$root/java-bindings/target/surefire-reports"
-  local status=0 total=0 bad=0 skipped=0 report
+  local log="$build_dir/logs/test-java.log" status=0 total=0 bad=0 skipped=0 line
   : >"$log"
-  rm -rf "$reports"
   maven_goals=7
   logged "Java tests" "$log" maven_progress maven test || status=1
-  for report in "$reports"/TEST-*.xml; do
-    [[ -f "$report" ]] || continue
-    total=$((total + $(suite_attribute "$report" tests)))
-    bad=$((bad + $(suite_attribute "$report" errors) + $(suite_attribute "$report" failures)))
-    skipped=$((skipped + $(suite_attribute "$report" skipped)))
-  done
+  # The sum that Surefire prints after the single classes' lines (those end in a class name).
+  line="$(grep -E 'Tests run: [0-9]+, Failures: [0-9]+, Errors: [0-9]+, Skipped: [0-9]+$' "$log" |
+    tail -n 1)" || true
+  if [[ "$line" =~ run:\ ([0-9]+),\ Failures:\ ([0-9]+),\ Errors:\ ([0-9]+),\ Skipped:\ ([0-9]+) ]]; then
+    total="${BASH_REMATCH[1]}" skipped="${BASH_REMATCH[4]}"
+    bad=$((BASH_REMATCH[2] + BASH_REMATCH[3]))
+  fi
   # A build that fails before or beside the tests is a failure too.
   if [[ "$bad" -eq 0 && ("$status" -ne 0 || "$total" -eq 0) ]]; then
     bad=1 total=$((total + 1))
   fi
   count "Java tests" $((total - bad - skipped)) "$bad" "$log"
-}
-
-# suite_attribute FILE NAME: an attribute of the report's <testsuite> element.
-suite_attribute() {
-  tr '\n' ' ' <"$1" | sed -n "s/.*<testsuite [^>]* $2=\"\([0-9]*\)\".*/\1/p"
 }
 
 # Programs of people who use Nibble from outside, each built against what is installed.

@@ -53,7 +53,7 @@ public final class Main {
         new FileOutputStream(FileDescriptor.out), false, StandardCharsets.UTF_8);
     var err = new PrintStream(
         new FileOutputStream(FileDescriptor.err), true, StandardCharsets.UTF_8);
-    System.exit(run(args, new Streams(System.in, out, err)));
+    System.exit(run(Arguments.decode(args), new Streams(System.in, out, err)));
   }
 
   /**

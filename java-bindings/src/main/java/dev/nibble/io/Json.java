@@ -165,6 +165,11 @@ public final class Json {
     return Problem.show(value);
   }
 
+  /** The value at which the parser stands, as {@link #parse} gives it; leaves it at its end. */
+  static Object readValue(JsonParser parser, String file) throws IOException {
+    return new Reader(parser, file).value();
+  }
+
   private static String decode(byte[] bytes, String file) {
     try {
       return StandardCharsets.UTF_8.newDecoder().decode(ByteBuffer.wrap(bytes)).toString();

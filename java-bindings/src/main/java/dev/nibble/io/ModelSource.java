@@ -151,9 +151,14 @@ public abstract sealed class ModelSource implements AutoCloseable {
       try {
         var connection = resource.openConnection();
         try (var stream = connection.getInputStream()) {
+          int size = connection.getContentLength();
+          if (size < 0) {
+            return stream.readAllBytes();
+          }
           // With the size known, the bytes are copied once.
-          long size = connection.getContentLengthLong();
-          return size < 0 ? stream.readAllBytes() : stream.readNBytes((int) size);
+          var bytes = new byte[size];
+          stream.readNBytes(bytes, 0, size);
+          return bytes;
         }
       } catch (IOException e) {
         throw Problem.reading(describe(file), e);

@@ -34,10 +34,12 @@ public final class Tokenizer implements AutoCloseable {
       Map.of("truncation", "false", "padding", "false", "addSpecialTokens", "true");
 
   private final HuggingFaceTokenizer tokenizer;
+  private final String file;
   private boolean closed;
 
-  private Tokenizer(HuggingFaceTokenizer tokenizer) {
+  private Tokenizer(HuggingFaceTokenizer tokenizer, String file) {
     this.tokenizer = tokenizer;
+    this.file = file;
   }
 
   private static void setDefault(String property, String value) {
@@ -69,9 +71,10 @@ public final class Tokenizer implements AutoCloseable {
    * @throws UnsupportedException if the tokenizers library has no build for this machine
    */
   public static Tokenizer load(byte[] json, String file) {
+    TokenizerFile.check(json, file);
     try {
       return new Tokenizer(
-          HuggingFaceTokenizer.newInstance(new ByteArrayInputStream(json), OPTIONS));
+          HuggingFaceTokenizer.newInstance(new ByteArrayInputStream(json), OPTIONS), file);
     } catch (LinkageError e) {
       throw new UnsupportedException(file + ": the tokenizers library cannot be loaded: "
           + Problem.printable(String.valueOf(e.getMessage())), e);
@@ -90,6 +93,7 @@ public final class Tokenizer implements AutoCloseable {
    * the one that begins a text.
    *
    * @throws InvalidArgumentException for null, or text that is not well-formed UTF-16
+   * @throws ModelFormatException if the parts of the file turn out not to fit together
    */
   public synchronized int[] encode(String text) {
     requireOpen();
@@ -97,10 +101,21 @@ public final class Tokenizer implements AutoCloseable {
       throw new InvalidArgumentException("text: must not be null");
     }
     requireWellFormed(text);
-    var ids = tokenizer.encode(text, true, false).getIds();
+    long[] ids;
+    try {
+      ids = tokenizer.encode(text, true, false).getIds();
+    } catch (RuntimeException e) {
+      // All the caller's part is checked above: the file's parts do not fit together.
+      throw new ModelFormatException(file + ": cannot make tokens of the text: "
+          + Problem.printable(String.valueOf(e.getMessage())), e);
+    }
     var tokens = new int[ids.length];
     for (int i = 0; i < ids.length; i++) {
-      tokens[i] = Math.toIntExact(ids[i]);
+      if (ids[i] < 0 || ids[i] > Integer.MAX_VALUE) {
+        throw Problem.in(file, "a token has the id " + ids[i] + ", expected at most "
+            + Integer.MAX_VALUE);
+      }
+      tokens[i] = (int) ids[i];
     }
     return tokens;
   }
@@ -130,7 +145,12 @@ public final class Tokenizer implements AutoCloseable {
       }
       longs[i] = ids[i];
     }
-    return tokenizer.decode(longs, true);
+    try {
+      return tokenizer.decode(longs, true);
+    } catch (RuntimeException e) {
+      throw new ModelFormatException(file + ": cannot make text of the tokens: "
+          + Problem.printable(String.valueOf(e.getMessage())), e);
+    }
   }
 
   /** A decoder for a text that begins with the first token it is given. */

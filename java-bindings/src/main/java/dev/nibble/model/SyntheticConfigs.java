@@ -15,10 +15,11 @@ public final class SyntheticConfigs {
   private SyntheticConfigs() {}
 
   /**
-   * The configuration of a published model ({@code llama-3.2-1b}, {@code llama-2-7b}), or one of
-   * the sizes {@code HIDDENxLAYERS[xINTERMEDIATE[xHEADS[xKVHEADS[xVOCABULARY]]]]}. Left out, the
-   * intermediate size is 4 times hidden, a head has 64 elements, there are as many key/value heads
-   * as heads and 32,000 tokens; the head is tied to the embedding.
+   * The configuration of a published model ({@code llama-3.2-1b}, {@code llama-3-8b}, {@code
+   * llama-2-7b}), or one of the sizes {@code
+   * HIDDENxLAYERS[xINTERMEDIATE[xHEADS[xKVHEADS[xVOCABULARY]]]]}. Left out, the intermediate size
+   * is 4 times hidden, a head has 64 elements, there are as many key/value heads as heads and
+   * 32,000 tokens; the head is tied to the embedding.
    *
    * @throws InvalidArgumentException if the text is neither, or a size is out of range
    */
@@ -26,6 +27,8 @@ public final class SyntheticConfigs {
     return switch (text) {
       case "llama-3.2-1b" -> new LlamaConfig(2048, 8192, 16, 32, 8, 64, 128_256, 131_072, 1e-5f,
           500_000, new RopeScaling.Llama3(32, 1, 4, 8192), true, false, false, -1, List.of());
+      case "llama-3-8b" -> new LlamaConfig(4096, 14_336, 32, 32, 8, 128, 128_256, 8192, 1e-5f,
+          500_000, new RopeScaling.None(), false, false, false, -1, List.of());
       case "llama-2-7b" -> new LlamaConfig(4096, 11_008, 32, 32, 32, 128, 32_000, 4096, 1e-5f,
           10_000, new RopeScaling.None(), false, false, false, -1, List.of());
       default -> ofSizes(text);
@@ -35,7 +38,7 @@ public final class SyntheticConfigs {
   private static LlamaConfig ofSizes(String text) {
     if (!SIZES.matcher(text).matches()) {
       throw new InvalidArgumentException("synthetic model: \"" + text + "\" given, expected"
-          + " llama-3.2-1b, llama-2-7b or"
+          + " llama-3.2-1b, llama-3-8b, llama-2-7b or"
           + " HIDDENxLAYERS[xINTERMEDIATE[xHEADS[xKVHEADS[xVOCABULARY]]]]");
     }
     var parts = text.split("x");

@@ -62,6 +62,21 @@ class ProcessTest {
   }
 
   @Test
+  void argumentsAreUtf8WhateverTheLocale() throws Exception {
+    var builder = new ProcessBuilder();
+    // The JVM of this test passes arguments on in its own encoding, so the shell does it here.
+    builder.command("sh", "-c", "exec \"$@\" generate \"$(printf 'na\\303\\257ve')\" -n 1 --stats",
+        "sh");
+    builder.command().addAll(CommandLineRun.process().command());
+    builder.environment().put("LC_ALL", "C");
+    int tokens;
+    try (var tokenizer = Tokenizer.load(ModelSource.embedded())) {
+      tokens = tokenizer.encode("naïve").length;
+    }
+    assertThat(run(builder).err()).contains("prompt        " + tokens + " tokens");
+  }
+
+  @Test
   void aClosedPipeEndsQuietly() throws Exception {
     var err = directory.resolve("err");
     var process = CommandLineRun.process("generate", "Once", "-n", "1000", "--seed", "1")

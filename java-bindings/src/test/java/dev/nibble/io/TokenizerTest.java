@@ -22,6 +22,7 @@ import net.jqwik.api.Provide;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /** The tokenizer of the embedded model: byte-level BPE of 4,096 tokens. */
@@ -159,6 +160,61 @@ class TokenizerTest {
         () -> Tokenizer.load(json.getBytes(StandardCharsets.UTF_8), "m/tokenizer.json"))
         .isInstanceOf(ModelFormatException.class)
         .message().startsWith("m/tokenizer.json: not a valid tokenizer: ").doesNotContain("\n");
+  }
+
+  /** Each of these made the tokenizers library panic, which ends the process. */
+  @ParameterizedTest
+  @CsvSource(delimiter = '|', quoteCharacter = '`', textBlock = """
+      "continuing_subword_prefix":null | "continuing_subword_prefix":"##########" | prefix
+      "special_tokens":{"<|begin_of_text|>" | "special_tokens":{"<|other|>"      | begin_of_text
+      "normalizer":null | "normalizer":{"type":"Precompiled","precompiled_charsmap":"AAAA"} | Precompiled
+      "normalizer":null | "normalizer":{"type":"Replace","pattern":{"Regex":""},"content":"y"} | Replace
+      "normalizer":null | "normalizer":{"type":"Prepend","prepend":""} | Prepend
+      "normalizer":null | "normalizer":{"type":"Sequence","normalizers":[{"type":"Prepend","prepend":""}]} | Prepend
+      "pre_tokenizer":{"type":"Sequence" | "pre_tokenizer":{"type":"FixedLength","length":0 | FixedLength
+      "decoder":{"type":"ByteLevel" | "decoder":{"type":"Strip","content":"H","start":0,"stop":9 | Strip.stop""")
+  void whatWouldEndTheProcessIsRefused(String from, String to, String part) {
+    String json;
+    try (var source = ModelSource.embedded()) {
+      json = new String(Json.write(Json.parse(source.read("tokenizer.json"), "x"), false),
+          StandardCharsets.UTF_8);
+    }
+    assertThat(json).contains(from);
+    var changed = json.replace(from, to).getBytes(StandardCharsets.UTF_8);
+    assertThatThrownBy(() -> Tokenizer.load(changed, "m/tokenizer.json"))
+        .isInstanceOf(ModelFormatException.class)
+        .message().startsWith("m/tokenizer.json: not a valid tokenizer: ").contains(part);
+  }
+
+  /** The parts that LLaMA 2's tokenizer is made of, which puts a space before every text. */
+  @Test
+  void aTokenizerThatDropsTheFirstSpaceStreamsItsText() {
+    var json = """
+        {"version": "1.0", "added_tokens": [],
+         "normalizer": {"type": "Sequence", "normalizers": [
+           {"type": "Prepend", "prepend": "_"},
+           {"type": "Replace", "pattern": {"String": " "}, "content": "_"}]},
+         "pre_tokenizer": null, "post_processor": null,
+         "decoder": {"type": "Sequence", "decoders": [
+           {"type": "Replace", "pattern": {"String": "_"}, "content": " "},
+           {"type": "ByteFallback"}, {"type": "Fuse"},
+           {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+         "model": {"type": "BPE", "byte_fallback": true, "unk_token": null, "fuse_unk": true,
+           "vocab": {"_": 0, "a": 1, "b": 2, "_a": 3, "_b": 4, "<0xF0>": 5, "<0x9F>": 6,
+             "<0x90>": 7, "<0xB2>": 8}, "merges": ["_ a", "_ b"]}}""";
+    try (var tokenizer = Tokenizer.load(json.getBytes(StandardCharsets.UTF_8), "llama-2")) {
+      var text = "a b 🐲🐲 ba";
+      var ids = tokenizer.encode(text);
+      assertThat(ids).startsWith(3, 4, 0, 5, 6, 7, 8, 5);
+      assertThat(tokenizer.decode(ids)).isEqualTo(text);
+      var decoder = tokenizer.newDecoder();
+      var streamed = new StringBuilder();
+      for (int id : ids) {
+        streamed.append(decoder.accept(id));
+      }
+      assertThat(streamed.append(decoder.finish()).toString()).isEqualTo(text);
+      assertThat(tokenizer.newDecoder(new int[] {3}).accept(4)).isEqualTo(" b");
+    }
   }
 
   @Test

@@ -181,6 +181,7 @@ class LoadTest {
   @Test
   void namedConfigurations() {
     assertThat(SyntheticConfigs.of("llama-3.2-1b").parameters()).isEqualTo(1_235_814_400L);
+    assertThat(SyntheticConfigs.of("llama-3-8b").parameters()).isEqualTo(8_030_261_248L);
     assertThat(SyntheticConfigs.of("llama-2-7b").parameters()).isEqualTo(6_738_415_616L);
     assertThatThrownBy(() -> SyntheticConfigs.of("gpt-2"))
         .isInstanceOf(InvalidArgumentException.class)
