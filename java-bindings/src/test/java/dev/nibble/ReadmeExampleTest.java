@@ -74,7 +74,8 @@ class ReadmeExampleTest {
   /** In the working directory (a module's, or the repository's) or above it. */
   private static String readme() throws IOException {
     for (var folder = Path.of("").toAbsolutePath(); folder != null; folder = folder.getParent()) {
-      if (Files.exists(folder.resolve("README.md")) && Files.exists(folder.resolve("java-bindings"))) {
+      if (Files.exists(folder.resolve("README.md"))
+          && Files.exists(folder.resolve("java-bindings"))) {
         return Files.readString(folder.resolve("README.md"));
       }
     }

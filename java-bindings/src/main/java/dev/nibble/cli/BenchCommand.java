@@ -33,8 +33,8 @@ final class BenchCommand implements Callable<Integer> {
   private final Streams streams;
 
   @Option(names = "--synthetic", paramLabel = "SHAPE", order = 1,
-      description = "A model of random weights made in memory: llama-3.2-1b, llama-3-8b, llama-2-7b or"
-          + " HIDDENxLAYERS[xINTERMEDIATE[xHEADS[xKVHEADS[xVOCABULARY]]]].")
+      description = "A model of random weights made in memory: llama-3.2-1b, llama-3-8b,"
+          + " llama-2-7b or HIDDENxLAYERS[xINTERMEDIATE[xHEADS[xKVHEADS[xVOCABULARY]]]].")
   private String synthetic;
 
   @Option(names = "--prefill", paramLabel = "N", defaultValue = "512", order = 2,

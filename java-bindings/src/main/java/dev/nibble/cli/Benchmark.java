@@ -110,7 +110,8 @@ record Benchmark(Spread prefill, Spread decode, Spread bandwidth, Spread share, 
   private static long bandwidthBuffer() {
     long cache = 0;
     try {
-      var size = Files.readString(Path.of("/sys/devices/system/cpu/cpu0/cache/index3/size")).strip();
+      var file = Path.of("/sys/devices/system/cpu/cpu0/cache/index3/size");
+      var size = Files.readString(file).strip();
       long unit = size.endsWith("K") ? 1 << 10 : size.endsWith("M") ? 1 << 20 : 1;
       cache = unit * Long.parseLong(unit == 1 ? size : size.substring(0, size.length() - 1));
     } catch (IOException | NumberFormatException e) {

@@ -16,7 +16,10 @@ import picocli.CommandLine.Parameters;
 /** {@code nibble quantize}. */
 @Command(name = "quantize", sortOptions = false,
     description = "Write a quantized copy of a model directory.",
-    footer = {"", "Loading the copy gives bit for bit what the same --scheme gives on the original."})
+    footer = {
+      "",
+      "Loading the copy gives bit for bit what the same --scheme gives on the original."
+    })
 final class QuantizeCommand implements Callable<Integer> {
 
   private final Streams streams;

@@ -44,7 +44,8 @@ sealed interface ByteSource extends AutoCloseable {
     try {
       // Opening a FIFO would wait for a writer for ever.
       if (Files.exists(path) && !Files.isRegularFile(path)) {
-        throw Problem.in(name, "is " + (Files.isDirectory(path) ? "a directory" : "not a regular file")
+        throw Problem.in(name, "is "
+            + (Files.isDirectory(path) ? "a directory" : "not a regular file")
             + ", expected a file");
       }
       var channel = FileChannel.open(path, StandardOpenOption.READ);

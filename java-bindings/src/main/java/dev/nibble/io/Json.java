@@ -108,7 +108,8 @@ public final class Json {
       return value;
     } catch (JsonProcessingException e) {
       var at = e.getLocation();
-      var where = at == null ? "" : "line " + at.getLineNr() + ", column " + at.getColumnNr() + ": ";
+      var where = at == null ? ""
+          : "line " + at.getLineNr() + ", column " + at.getColumnNr() + ": ";
       throw new ModelFormatException(
           file + ": " + where + "not JSON: " + Problem.printable(e.getOriginalMessage()), e);
     } catch (IOException e) {

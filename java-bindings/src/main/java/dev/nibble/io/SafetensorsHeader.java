@@ -177,8 +177,8 @@ final class SafetensorsHeader {
       end += tensor.byteLength();
     }
     if (end != dataStart + dataLength) {
-      throw Problem.in(file, "the tensors end at byte " + (end - dataStart) + " of the data, expected "
-          + dataLength + ", the rest of the file");
+      throw Problem.in(file, "the tensors end at byte " + (end - dataStart)
+          + " of the data, expected " + dataLength + ", the rest of the file");
     }
   }
 }

@@ -174,7 +174,8 @@ public final class SafetensorsWriter implements AutoCloseable {
   public void commit() {
     requireOpen();
     if (!missing.isEmpty()) {
-      throw new InvalidArgumentException(missing.size() + " declared tensors were not written, such as "
+      throw new InvalidArgumentException(missing.size()
+          + " declared tensors were not written, such as "
           + Problem.quote(missing.iterator().next()));
     }
     try {

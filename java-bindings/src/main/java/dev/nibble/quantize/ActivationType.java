@@ -26,7 +26,7 @@ public enum ActivationType {
     return nativeId;
   }
 
-  /** The name in files and on the command line: {@code f32}, {@code a16}, {@code a8f}, {@code a8i}. */
+  /** The name in files and on the command line: {@code a16}, {@code a8f}, ... */
   public String id() {
     return name().toLowerCase(Locale.ROOT);
   }

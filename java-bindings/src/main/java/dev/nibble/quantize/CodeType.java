@@ -88,7 +88,8 @@ public enum CodeType {
         return type;
       }
     }
-    throw new InvalidArgumentException("--weights: unknown format \"" + option + "\", expected one of "
+    throw new InvalidArgumentException("--weights: unknown format \"" + option
+        + "\", expected one of "
         + Arrays.stream(values()).map(CodeType::option).collect(Collectors.joining(", ")));
   }
 }

@@ -26,7 +26,7 @@ public enum KvType {
     return nativeId;
   }
 
-  /** The name in files and on the command line: {@code f32}, {@code kv16}, {@code kv8}, {@code kv4}. */
+  /** The name in files and on the command line: {@code kv16}, {@code kv8}, ... */
   public String id() {
     return name().toLowerCase(Locale.ROOT);
   }

@@ -174,8 +174,8 @@ public final class Quantizer {
         addEntries(info, entries);
         total = Math.addExact(total, info.byteLength());
       }
-      try (var writer =
-          SafetensorsWriter.create(file, entries, Map.of("format", "pt", "scheme", scheme.name()))) {
+      var metadata = Map.of("format", "pt", "scheme", scheme.name());
+      try (var writer = SafetensorsWriter.create(file, entries, metadata)) {
         long done = 0;
         for (var name : store.names()) {
           listener.progress(name, done, total);

@@ -11,11 +11,14 @@ import java.util.List;
  *
  * <table>
  * <caption>The named schemes</caption>
- * <tr><th>name</th><th>projections</th><th>activations</th><th>cache</th><th>embedding, head</th></tr>
+ * <tr><th>name</th><th>projections</th><th>activations</th><th>cache</th>
+ * <th>embedding, head</th></tr>
  * <tr><td>f32</td><td>F32</td><td>F32</td><td>f32</td><td>F32</td></tr>
  * <tr><td>bf16</td><td>BF16</td><td>A16</td><td>KV16</td><td>BF16</td></tr>
- * <tr><td>w4a8</td><td>W4, G = 128, E4M3 scales</td><td>A8F</td><td>KV4</td><td>W8 per row</td></tr>
- * <tr><td>w4a8i</td><td>W4, G = 128, E4M3 scales</td><td>A8I</td><td>KV4</td><td>W8 per row</td></tr>
+ * <tr><td>w4a8</td><td>W4, G = 128, E4M3 scales</td><td>A8F</td><td>KV4</td>
+ * <td>W8 per row</td></tr>
+ * <tr><td>w4a8i</td><td>W4, G = 128, E4M3 scales</td><td>A8I</td><td>KV4</td>
+ * <td>W8 per row</td></tr>
  * <tr><td>w6a16</td><td>W6 E3M2 per row</td><td>A16</td><td>KV8</td><td>W8 per row</td></tr>
  * <tr><td>w6a8</td><td>W6 E3M2 per row</td><td>A8F</td><td>KV8</td><td>W8 per row</td></tr>
  * <tr><td>w8a8</td><td>W8 I8 per row</td><td>A8I</td><td>KV8</td><td>W8 per row</td></tr>

@@ -166,7 +166,7 @@ class TokenizerTest {
   @ParameterizedTest
   @CsvSource(delimiter = '|', quoteCharacter = '`', textBlock = """
       "continuing_subword_prefix":null | "continuing_subword_prefix":"##########" | prefix
-      "special_tokens":{"<|begin_of_text|>" | "special_tokens":{"<|other|>"      | begin_of_text
+      "special_tokens":{ | "special_tokens":{},"others":{ | special_tokens does not define
       "normalizer":null | "normalizer":{"type":"Precompiled","precompiled_charsmap":"AAAA"} | Precompiled
       "normalizer":null | "normalizer":{"type":"Replace","pattern":{"Regex":""},"content":"y"} | Replace
       "normalizer":null | "normalizer":{"type":"Prepend","prepend":""} | Prepend
