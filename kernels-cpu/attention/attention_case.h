@@ -14,8 +14,8 @@
 
 #include "kernels-cpu/attention/attention.h"
 #include "kernels-cpu/attention/attention_reference.h"
-#include "kernels-cpu/elementwise/kernel_test.h"
-#include "kernels-cpu/memory/guarded_buffer.h"
+#include "kernels-cpu/testing/kernel_test.h"
+#include "kernels-cpu/testing/guarded_buffer.h"
 
 namespace nibble {
 

@@ -77,7 +77,7 @@ struct Batch {
 TEST(Attention, RandomBatchesMatchReference) {
   std::mt19937_64 random = TestRandom(31);
   for (const DType type : kKvTypes) {
-    for (int round = 0; round < 5; ++round) {
+    for (int round = 0; round < 5 * TestRounds(); ++round) {
       const KvCacheShape shape = RandomShape(random, type, 1, round % 2 == 0);
       const int64_t q_heads = shape.kv_heads * UniformInt(random, 1, 9);
       std::vector<std::pair<int64_t, int64_t>> sequences;

@@ -72,7 +72,7 @@ TEST(KvCache, StoresExactlyWhatIsDefined) {
     std::mt19937_64 random = TestRandom(11);
     Workspace workspace(2);
     for (const DType type : kKvTypes) {
-      for (int round = 0; round < 6; ++round) {
+      for (int round = 0; round < 6 * TestRounds(); ++round) {
         const int64_t rows = UniformInt(random, 1, 50);
         const KvCacheShape shape = RandomShape(random, type, rows, round % 2 == 0);
         const float key_factor = std::ldexp(1.37f, static_cast<int>(UniformInt(random, -6, 6)));

@@ -50,7 +50,7 @@ void ExpectRotated(const float* x, const float* angles, int64_t half, const floa
 
 TEST(RopeAppend, RotatesQueriesInPlaceAndKeysIntoTheCache) {
   std::mt19937_64 shapes = TestRandom(21);
-  for (int round = 0; round < 6; ++round) {
+  for (int round = 0; round < 6 * TestRounds(); ++round) {
     const int head_dim = static_cast<int>(2 * UniformInt(shapes, 8, 128));
     const int64_t half = head_dim / 2, kv_heads = 2, q_heads = 6, rows = 21;
     const KvCacheShape shape = MakeShape(DType::kF32, kv_heads, head_dim, 64);

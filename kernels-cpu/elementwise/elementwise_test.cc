@@ -10,8 +10,8 @@
 #include <limits>
 
 #include "kernels-cpu/elementwise/elementwise_reference.h"
-#include "kernels-cpu/elementwise/kernel_test.h"
-#include "kernels-cpu/memory/guarded_buffer.h"
+#include "kernels-cpu/testing/kernel_test.h"
+#include "kernels-cpu/testing/guarded_buffer.h"
 #include "kernels-cpu/numerics/formats.h"
 
 namespace nibble {

@@ -14,10 +14,10 @@
 #include <cmath>
 #include <cstring>
 
-#include "kernels-cpu/elementwise/kernel_test.h"
+#include "kernels-cpu/testing/kernel_test.h"
 #include "kernels-cpu/gemm/gemm_reference.h"
 #include "kernels-cpu/gemm/weights_for_test.h"
-#include "kernels-cpu/memory/guarded_buffer.h"
+#include "kernels-cpu/testing/guarded_buffer.h"
 
 namespace nibble {
 namespace {
@@ -129,12 +129,13 @@ std::vector<DType> Activations(DType code) {
 TEST(Gemm, EveryFormatAndActivationOnRandomShapes) {
   auto random = TestRandom(31);
   int i = 0;
-  for (const WeightFormat& f : AllWeightFormats()) {
-    for (const DType a : Activations(f.code)) {
-      const Case c{f, a, UniformInt(random, 1, 40), UniformInt(random, 1, 70),
-                   UniformInt(random, 1, 600), i % 2 == 0, i % 3 == 0, i % 4 == 1};
-      Check(random, c);
-      ++i;
+  for (int round = 0; round < TestRounds(); ++round) {
+    for (const WeightFormat& f : AllWeightFormats()) {
+      for (const DType a : Activations(f.code)) {
+        Check(random, {f, a, UniformInt(random, 1, 40), UniformInt(random, 1, 70),
+                       UniformInt(random, 1, 600), i % 2 == 0, i % 3 == 0, i % 4 == 1});
+        ++i;
+      }
     }
   }
 }

@@ -5,10 +5,10 @@
 
 #include <gtest/gtest.h>
 
-#include "kernels-cpu/elementwise/kernel_test.h"
+#include "kernels-cpu/testing/kernel_test.h"
 #include "kernels-cpu/gemm/canonical_storage.h"
 #include "kernels-cpu/gemm/weights_for_test.h"
-#include "kernels-cpu/memory/guarded_buffer.h"
+#include "kernels-cpu/testing/guarded_buffer.h"
 #include "kernels-cpu/numerics/quantize.h"
 
 namespace nibble {

@@ -9,7 +9,7 @@
 #include <cstring>
 #include <vector>
 
-#include "kernels-cpu/elementwise/kernel_test.h"
+#include "kernels-cpu/testing/kernel_test.h"
 #include "kernels-cpu/gemm/canonical_storage.h"
 #include "kernels-cpu/numerics/formats.h"
 

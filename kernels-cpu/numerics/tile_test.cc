@@ -7,8 +7,8 @@
 
 #include <vector>
 
-#include "kernels-cpu/elementwise/kernel_test.h"
-#include "kernels-cpu/memory/guarded_buffer.h"
+#include "kernels-cpu/testing/kernel_test.h"
+#include "kernels-cpu/testing/guarded_buffer.h"
 #include "kernels-cpu/numerics/formats.h"
 
 namespace nibble {

@@ -7,7 +7,7 @@
 #include <limits>
 
 #include "native/tests/abi_test.h"
-#include "native/tests/guarded_array.h"
+#include "kernels-cpu/testing/guarded_array.h"
 
 namespace nibble {
 namespace {

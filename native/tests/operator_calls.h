@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "native/tests/abi_test.h"
-#include "native/tests/guarded_array.h"
+#include "kernels-cpu/testing/guarded_array.h"
 
 namespace nibble {
 

@@ -44,6 +44,10 @@ inline std::vector<float> NormalValues(std::mt19937_64& random, int64_t n, float
   return values;
 }
 
+// How often a test of random shapes repeats: many times where NIBBLE_FULL_TESTS is set
+// (./nibble test --full), else once.
+inline int TestRounds() { return std::getenv("NIBBLE_FULL_TESTS") != nullptr ? 20 : 1; }
+
 // Runs body() once for each SIMD target that this build and this CPU have.
 template <class Body>
 void ForEachSimdTarget(const Body& body) {
