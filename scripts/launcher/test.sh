@@ -12,7 +12,7 @@ run_tests() {
   local argument
   for argument in "$@"; do
     case "$argument" in
-      --full) export NIBBLE_FULL_TESTS=1 ;;
+      --full) export NIBBLE_FULL_TESTS=1 NIBBLE_FUZZ_RUNS="${NIBBLE_FUZZ_RUNS:-20000}" ;;
       *) say "nibble test: unknown option '$argument'; the only one is --full"; exit 2 ;;
     esac
   done
@@ -29,7 +29,8 @@ run_tests() {
   consumer_suite
   launcher_suite
 
-  say "$passed passed, $failed failed"
+  clear_progress
+  printf '%s passed, %s failed\n' "$passed" "$failed"
   [[ "$failed" -eq 0 ]]
 }
 

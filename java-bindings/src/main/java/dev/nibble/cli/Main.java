@@ -27,7 +27,9 @@ import picocli.CommandLine.Option;
       "\"nibble COMMAND --help\" lists a command's options. Without --model the built-in",
       "model is used, 4 million parameters trained on fairy tales:",
       "",
-      "  nibble generate \"Once upon a time\""
+      "  nibble generate \"Once upon a time\"",
+      "",
+      "In the source tree, \"./nibble test\" runs all tests; \"--full\" adds the long sweeps."
     })
 public final class Main {
 

@@ -20,6 +20,7 @@ import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.attribute.PosixFileAttributeView;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -147,8 +148,11 @@ public final class Quantizer {
     if (!existed) {
       Files.createDirectory(out);
     }
-    if (Files.getFileStore(out).supportsFileAttributeView("posix")) {
-      Files.setPosixFilePermissions(temporary, Files.getPosixFilePermissions(out));
+    // Not by the file store, which cannot be looked up in every container.
+    var source = Files.getFileAttributeView(out, PosixFileAttributeView.class);
+    var target = Files.getFileAttributeView(temporary, PosixFileAttributeView.class);
+    if (source != null && target != null) {
+      target.setPermissions(source.readAttributes().permissions());
     }
     Files.delete(out);
     Files.move(temporary, out);
