@@ -4,7 +4,7 @@
 // enough matrices that each comes from memory, as in a forward pass; "bytes/s" is packed
 // weight bytes. "FLOP/s" counts a multiply-add as two.
 //
-//   kernels_cpu_benchmarks --benchmark_filter=MatMul --benchmark_repetitions=5
+//   kernels_cpu_benchmarks --benchmark_filter=gemm --benchmark_repetitions=5
 #include <benchmark/benchmark.h>
 
 #include <random>
@@ -28,9 +28,9 @@ struct Setup {
 const Setup kSetups[] = {
     {"a8f_w4", {DType::kI4, DType::kE4M3, 128}, DType::kE4M3},
     {"a8i_w4", {DType::kI4, DType::kE4M3, 128}, DType::kI8},
-    {"a16_w6", {DType::kE3M2, DType::kF32, 0}, DType::kBF16},
-    {"a8f_w6", {DType::kE3M2, DType::kF32, 0}, DType::kE4M3},
-    {"a8i_w8", {DType::kI8, DType::kF32, 0}, DType::kI8},
+    {"a16_w6e3m2", {DType::kE3M2, DType::kF32, 0}, DType::kBF16},
+    {"a8f_w6e3m2", {DType::kE3M2, DType::kF32, 0}, DType::kE4M3},
+    {"a8i_w8i", {DType::kI8, DType::kF32, 0}, DType::kI8},
     {"a16_bf16", {DType::kBF16, DType::kNone, 0}, DType::kBF16},
     {"f32_f32", {DType::kF32, DType::kNone, 0}, DType::kF32},
 };
@@ -63,7 +63,7 @@ const bool registered = [] {
   for (const Setup& setup : kSetups) {
     for (const int64_t rows : {1, 4, 8, 512}) {
       benchmark::RegisterBenchmark(
-          ("MatMul/" + std::string(setup.name) + "/rows:" + std::to_string(rows)).c_str(),
+          ("gemm_f32_" + std::string(setup.name) + "_tile16/rows:" + std::to_string(rows)).c_str(),
           [&setup, rows](benchmark::State& s) { MatMulBench(s, setup, rows, 8192, 2048); })
           ->UseRealTime()
           ->Unit(benchmark::kMicrosecond);

@@ -21,13 +21,13 @@
  *              Destroying a handle while a call uses it is undefined.
  * Shapes.      Row-major, sizes in elements, innermost dimension last. "M" is the
  *              number of tokens (rows of activations), "K" the inputs and "N" the
- *              outputs of a projection. Zero rows are legal wherever M is free and
- *              do nothing.
+ *              outputs of a projection, each 1 to 2^31 - 1. Zero rows are legal
+ *              wherever M is free and do nothing.
  * Results.     The same build on the same machine gives the same bits for any number
  *              of threads.
- * Versions.    Structs begin with struct_size, which the caller sets to sizeof of
- *              the struct it was compiled against; nb_abi_version() grows by one when
- *              an existing declaration changes its meaning.
+ * Versions.    Structs that may grow begin with struct_size, which the caller sets to
+ *              sizeof of the struct; another size than this version's is refused.
+ *              nb_abi_version() grows by one when an existing declaration changes.
  */
 #ifndef NIBBLE_NIBBLE_H_
 #define NIBBLE_NIBBLE_H_
@@ -106,7 +106,8 @@ typedef struct nb_tensor {
  *
  * scales is [N][ceil(K/group_size)] of scale_type; the last group may be short.
  * factors is F32: [1] for the whole matrix when an I4 matrix has E4M3 scales (FireQ,
- * arXiv 2505.20839), [N] when it has POW2 scales, otherwise absent (1). */
+ * arXiv 2505.20839), [N] when it has POW2 scales, otherwise absent (1). A part that a
+ * format lacks is passed as NULL. */
 typedef struct nb_weight_format {
   int64_t struct_size;
   int32_t code_type;  /* nb_dtype, as in the table */
@@ -126,13 +127,13 @@ typedef struct nb_matrix_info {
 typedef struct nb_kv_cache_options {
   int64_t struct_size;
   int32_t type;       /* NB_I4 (KV4), NB_I8 (KV8), NB_BF16 (KV16) or NB_F32 */
-  int32_t layers;     /* >= 1 */
-  int32_t kv_heads;   /* >= 1 */
+  int32_t layers;     /* 1..65536 */
+  int32_t kv_heads;   /* 1..65536 */
   int32_t head_dim;   /* even, 16..256 */
-  int64_t capacity;   /* tokens, >= 1 */
+  int64_t capacity;   /* tokens, 1..2^40 */
   int64_t group_size; /* NB_I4 only: elements of a head that share one E4M3 scale: a
                          multiple of 16 that divides head_dim, or 0 for the whole head */
-  const float *key_factors;   /* NB_I4 only: one F32 factor per layer, or NULL for 1 */
+  const float *key_factors;   /* NB_I4 only: a positive normal F32 per layer, or NULL for 1 */
   const float *value_factors; /* the same for values */
 } nb_kv_cache_options;
 
@@ -265,7 +266,8 @@ NB_API nb_status nb_matrix_destroy(nb_matrix *matrix);
  * Kernels exist for every code type with F32, BF16 and E4M3, and for I4 and I8 codes
  * with I8; anything else is NB_UNSUPPORTED.
  * x: F32 [M, K]. norm_weight: F32 [K] for RMSNorm first (x / sqrt(mean(x^2) +
- * norm_epsilon) * weight, Zhang and Sennrich, arXiv 1910.07467), or NULL for none. */
+ * norm_epsilon) * weight, Zhang and Sennrich, arXiv 1910.07467; norm_epsilon finite and
+ * positive), or NULL for none. */
 NB_API nb_status nb_matmul(nb_context *context, int32_t activation, const nb_tensor *x,
                            const nb_tensor *norm_weight, float norm_epsilon,
                            const nb_projection *projections, int32_t count);
