@@ -194,40 +194,48 @@ std::string QuantizeWeights(ThreadPool& pool, const WeightFormat& format, DType 
   std::vector<std::vector<float>> buffers(threads, std::vector<float>(cols));
   std::vector<RowQuantizer> quantizers(threads, RowQuantizer(format, cols, out));
 
-  pool.Run([&](int thread) {
-    const Range range = Share(rows, thread, threads);
-    float* row = buffers[thread].data();
-    for (int64_t r = range.begin; r < range.end; ++r) {
-      LoadRow(type, weights, r * stride, cols, row);
-      if (!(MaxMagnitude(row, cols) <= FLT_MAX)) {
-        const int64_t k = std::find_if(row, row + cols, [](float v) { return !std::isfinite(v); }) - row;
-        problem.Report(r * cols + k, "element [" + std::to_string(r) + ", " + std::to_string(k) +
-                                         "] is " + (std::isnan(row[k]) ? "NaN" : "infinite"));
-        return;
+  const auto for_each_row = [&](const auto& body) {  // body(thread, row index, row)
+    pool.Run([&](int thread) {
+      const Range range = Share(rows, thread, threads);
+      float* row = buffers[thread].data();
+      for (int64_t r = range.begin; r < range.end; ++r) {
+        LoadRow(type, weights, r * stride, cols, row);
+        if (!body(thread, r, row)) return;
       }
-      if (!quantized) {
-        quantizers[thread].Convert(r, row);
-      } else if (format.HasMatrixFactor()) {
-        max_ideal[thread] = std::max(max_ideal[thread], quantizers[thread].MaxIdeal(row));
-      } else if (format.HasRowFactors()) {
-        out.factors[r] = Factor(quantizers[thread].MaxIdeal(row), 32.0f);
-        quantizers[thread].Quantize(r, row, out.factors[r]);
-      } else {
-        quantizers[thread].Quantize(r, row, 1.0f);
-      }
-    }
-  });
-  if (!problem.text().empty() || !format.HasMatrixFactor()) return problem.text();
+    });
+  };
 
-  const float factor = Factor(*std::max_element(max_ideal.begin(), max_ideal.end()), 56.0f);
-  out.factors[0] = factor;
-  pool.Run([&](int thread) {
-    const Range range = Share(rows, thread, threads);
-    float* row = buffers[thread].data();
-    for (int64_t r = range.begin; r < range.end; ++r) {
-      LoadRow(type, weights, r * stride, cols, row);
-      quantizers[thread].Quantize(r, row, factor);
+  // The whole matrix is looked at before anything is written.
+  for_each_row([&](int thread, int64_t r, const float* row) {
+    if (!(MaxMagnitude(row, cols) <= FLT_MAX)) {
+      const int64_t k =
+          std::find_if(row, row + cols, [](float v) { return !std::isfinite(v); }) - row;
+      problem.Report(r * cols + k, "element [" + std::to_string(r) + ", " + std::to_string(k) +
+                                       "] is " + (std::isnan(row[k]) ? "NaN" : "infinite") +
+                                       " but a finite number was expected");
+      return false;
     }
+    if (format.HasMatrixFactor()) {
+      max_ideal[thread] = std::max(max_ideal[thread], quantizers[thread].MaxIdeal(row));
+    }
+    return true;
+  });
+  if (!problem.text().empty()) return problem.text();
+
+  if (format.HasMatrixFactor()) {
+    out.factors[0] = Factor(*std::max_element(max_ideal.begin(), max_ideal.end()), 56.0f);
+  }
+  for_each_row([&](int thread, int64_t r, const float* row) {
+    if (!quantized) {
+      quantizers[thread].Convert(r, row);
+      return true;
+    }
+    float factor = format.HasMatrixFactor() ? out.factors[0] : 1.0f;
+    if (format.HasRowFactors()) {
+      factor = out.factors[r] = Factor(quantizers[thread].MaxIdeal(row), 32.0f);
+    }
+    quantizers[thread].Quantize(r, row, factor);
+    return true;
   });
   return "";
 }

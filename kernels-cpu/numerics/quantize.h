@@ -13,8 +13,9 @@
 namespace nibble {
 
 // weights: rows x cols elements of type F32, F16 or BF16, rows stride elements apart.
-// Writes every part of out that format has. Returns "" or why the weights cannot be
-// quantized (the first element that is NaN or infinite, in row-major order).
+// Writes every part of out that format has. Returns "", or why the weights cannot be
+// quantized (the first element that is NaN or infinite, in row-major order): nothing is
+// written then.
 std::string QuantizeWeights(ThreadPool& pool, const WeightFormat& format, DType type,
                             const void* weights, int64_t rows, int64_t cols, int64_t stride,
                             const CanonicalWeights& out);

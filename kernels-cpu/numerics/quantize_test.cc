@@ -185,8 +185,11 @@ TEST(Quantize, NamesTheFirstElementThatIsNotFinite) {
   w[17 * 10 + 3] = NAN;
   for (const WeightFormat& f : QuantizedFormats()) {
     CanonicalStorage c(f, 40, 10);
+    const std::vector<uint8_t> codes = c.codes, scales = c.scales;
     EXPECT_EQ(QuantizeWeights(pool, f, DType::kF32, w.data(), 40, 10, 10, c.view()),
-              "element [17, 3] is NaN");
+              "element [17, 3] is NaN but a finite number was expected");
+    EXPECT_EQ(c.codes, codes);
+    EXPECT_EQ(c.scales, scales);
   }
 }
 

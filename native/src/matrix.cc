@@ -7,7 +7,6 @@
 #include "kernels-cpu/memory/buffer.h"
 #include "kernels-cpu/numerics/quantize.h"
 #include "native/src/context.h"
-#include "native/src/finite.h"
 #include "native/src/weights.h"
 
 namespace {
@@ -22,6 +21,15 @@ struct Sizes {
 Sizes SizesOf(const WeightFormat& format, int64_t rows, int64_t cols) {
   return {rows * format.CodeRowBytes(cols), rows * format.HighRowBytes(cols),
           rows * format.Groups(cols) * format.ScaleBytes(), format.FactorCount(rows)};
+}
+
+// Quantizes checked weights; the message of a refusal names the element.
+nb_status QuantizeInto(const char* function, ThreadPool& pool, const WeightFormat& format,
+                       const View& w, const CanonicalWeights& out) {
+  const std::string problem = QuantizeWeights(pool, format, static_cast<DType>(w.dtype), w.data,
+                                              w.rows, w.cols, w.stride, out);
+  if (problem.empty()) return NB_OK;
+  return FailArg(NB_INVALID_ARGUMENT, {function, "weights"}, "%s", problem.c_str());
 }
 
 // weights: F32, F16 or BF16, [N, K], with its sizes free.
@@ -58,13 +66,7 @@ nb_status Quantize(nb_context* context, const nb_weight_format* format, const nb
   NIBBLE_RETURN_IF_FAILED(CheckDisjoint({kFunction, "scales"}, out.scales, "weights", w));
   NIBBLE_RETURN_IF_FAILED(CheckDisjoint({kFunction, "factors"}, out.factors, "weights", w));
   const Turn turn(context->lock);
-  ThreadPool& pool = context->workspace.pool();
-  // The quantizer checks too, but only as it writes.
-  NIBBLE_RETURN_IF_FAILED(CheckFinite({kFunction, "weights"}, pool, w));
-  const std::string problem = QuantizeWeights(pool, f, static_cast<DType>(w.dtype), w.data,
-                                              w.rows, w.cols, w.stride, out.weights());
-  if (problem.empty()) return NB_OK;
-  return FailArg(NB_INVALID_ARGUMENT, {kFunction, "weights"}, "%s", problem.c_str());
+  return QuantizeInto(kFunction, context->workspace.pool(), f, w, out.weights());
 }
 
 nb_status Pack(nb_context* context, const nb_weight_format* format, int64_t rows, int64_t cols,
@@ -103,13 +105,8 @@ nb_status QuantizeAndPack(nb_context* context, const nb_weight_format* format,
   const Buffer codes(sizes.codes), high(sizes.codes_high), scales(sizes.scales),
       factors(sizes.factors * sizeof(float));
   const CanonicalWeights canonical{codes.data(), high.data(), scales.data(), factors.as<float>()};
-  const std::string problem =
-      QuantizeWeights(context->workspace.pool(), f, static_cast<DType>(w.dtype), w.data, w.rows,
-                      w.cols, w.stride, canonical);
-  if (!problem.empty()) {
-    return FailArg(NB_INVALID_ARGUMENT, {kFunction, "weights"},
-                   "%s but a finite number was expected", problem.c_str());
-  }
+  NIBBLE_RETURN_IF_FAILED(
+      QuantizeInto(kFunction, context->workspace.pool(), f, w, canonical));
   return MakeMatrix(context->workspace, *format, f, w.rows, w.cols, canonical, matrix);
 }
 

@@ -28,10 +28,10 @@ struct Weights {
   explicit Weights(uint64_t stream) {
     std::mt19937_64 random = TestRandom(stream);
     const auto matrix = [&](int64_t n, int64_t k) {
-      return RandomFloats(n * k, random, 1 / std::sqrt(static_cast<float>(k)));
+      return NormalValues(random, n * k, 1 / std::sqrt(static_cast<float>(k)));
     };
     const auto norm_weight = [&] {
-      std::vector<float> w = RandomFloats(Sizes::kHidden, random, 0.2f);
+      std::vector<float> w = NormalValues(random, Sizes::kHidden, 0.2f);
       for (float& x : w) x += 1;
       return w;
     };
@@ -46,10 +46,10 @@ struct Weights {
       y.gate = matrix(Sizes::kInner, Sizes::kHidden);
       y.up = matrix(Sizes::kInner, Sizes::kHidden);
       y.down = matrix(Sizes::kHidden, Sizes::kInner);
-      y.q_bias = RandomFloats(Sizes::kQ, random, 0.1f);
+      y.q_bias = NormalValues(random, Sizes::kQ, 0.1f);
       layers.push_back(std::move(y));
     }
-    embedding = RandomFloats(Sizes::kVocabulary * Sizes::kHidden, random);
+    embedding = NormalValues(random, Sizes::kVocabulary * Sizes::kHidden);
     norm = norm_weight();
     for (int64_t i = 0; i < Sizes::kDim / 2; ++i) {
       inverse_frequencies.push_back(

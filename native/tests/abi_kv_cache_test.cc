@@ -305,10 +305,10 @@ TEST(AbiAttention, AgreesWithF64) {
   std::mt19937_64 random = TestRandom(20);
   constexpr int64_t kDim = 22, kHalf = 11, kQ = 4, kKv = 2, kTokens = 21, kStart = 18;
   const CachePtr cache = MakeCache(context.get(), NB_F32, 1, kKv, kDim, kTokens);
-  std::vector<float> frequencies = RandomFloats(kHalf, random), angles(kTokens * kDim);
-  std::vector<float> q = RandomFloats(kTokens * kQ * kDim, random),
-                     k = RandomFloats(kTokens * kKv * kDim, random),
-                     v = RandomFloats(kTokens * kKv * kDim, random);
+  std::vector<float> frequencies = NormalValues(random, kHalf), angles(kTokens * kDim);
+  std::vector<float> q = NormalValues(random, kTokens * kQ * kDim),
+                     k = NormalValues(random, kTokens * kKv * kDim),
+                     v = NormalValues(random, kTokens * kKv * kDim);
   const std::vector<float> q0 = q, k0 = k;
   const nb_tensor ft = F32(frequencies, {kHalf}), at = F32(angles, {kTokens, kDim}),
                   qt = F32(q, {kTokens, kQ * kDim}), kt = F32(k, {kTokens, kKv * kDim}),

@@ -88,13 +88,13 @@ TEST(AbiMatMul, EveryFormatAndActivationAgainstF64) {
         SCOPED_TRACE(FormatName(f) + " activation " + std::to_string(activation) + " rows " +
                      std::to_string(rows));
         const CanonicalMatrix w = CanonicalMatrix::Quantize(
-            context.get(), f, RandomFloats(kN * cols, random, 0.1f), kN, cols);
+            context.get(), f, NormalValues(random, kN * cols, 0.1f), kN, cols);
         const MatrixPtr matrix = w.Pack(context.get());
-        const std::vector<float> x = RandomFloats(rows * cols, random);
-        const std::vector<float> norm = RandomFloats(cols, random);
+        const std::vector<float> x = NormalValues(random, rows * cols);
+        const std::vector<float> norm = NormalValues(random, cols);
         const bool normalized = rows != 1;
-        const std::vector<float> bias = RandomFloats(kN, random);
-        std::vector<float> y = RandomFloats(rows * kN, random);  // also the residual
+        const std::vector<float> bias = NormalValues(random, kN);
+        std::vector<float> y = NormalValues(random, rows * kN);  // also the residual
         const std::vector<float> residual = y;
         const nb_tensor xt = F32(x, {rows, cols}), nt = F32(norm, {cols}), bt = F32(bias, {kN}),
                         yt = F32(y, {rows, kN});
@@ -120,7 +120,7 @@ TEST(AbiMatMul, SeveralProjectionsAreThoseOfSeparateCalls) {
   const ContextPtr context = MakeContext(2);
   std::mt19937_64 random = TestRandom(11);
   const int64_t cols = 64, rows = 5;
-  const std::vector<float> x = RandomFloats(rows * cols, random), norm = RandomFloats(cols, random);
+  const std::vector<float> x = NormalValues(random, rows * cols), norm = NormalValues(random, cols);
   const nb_tensor xt = F32(x, {rows, cols}), nt = F32(norm, {cols});
   std::vector<MatrixPtr> matrices;
   std::vector<std::vector<float>> together, apart;
@@ -131,7 +131,7 @@ TEST(AbiMatMul, SeveralProjectionsAreThoseOfSeparateCalls) {
     const nb_weight_format f =
         i % 2 == 0 ? Format(NB_I4, NB_E4M3, 32) : Format(NB_I8, NB_F32);
     matrices.push_back(
-        QuantizeMatrix(context.get(), f, RandomFloats(n * cols, random), n, cols));
+        QuantizeMatrix(context.get(), f, NormalValues(random, n * cols), n, cols));
     together.emplace_back(rows * n);
     apart.emplace_back(rows * n);
   }
@@ -160,15 +160,15 @@ TEST(AbiMatMul, SwiGluAgainstF64) {
       const int64_t rows = 1 + static_cast<int64_t>(random() % 7);
       SCOPED_TRACE(FormatName(f) + " activation " + std::to_string(activation));
       const auto quantize = [&] {
-        return CanonicalMatrix::Quantize(context.get(), f, RandomFloats(kN * kCols, random, 0.1f),
+        return CanonicalMatrix::Quantize(context.get(), f, NormalValues(random, kN * kCols, 0.1f),
                                          kN, kCols);
       };
       const CanonicalMatrix gate = quantize(), up = quantize();
       const MatrixPtr gm = gate.Pack(context.get()), um = up.Pack(context.get());
-      const std::vector<float> x = RandomFloats(rows * kCols, random),
-                               norm = RandomFloats(kCols, random),
-                               gate_bias = RandomFloats(kN, random),
-                               up_bias = RandomFloats(kN, random);
+      const std::vector<float> x = NormalValues(random, rows * kCols),
+                               norm = NormalValues(random, kCols),
+                               gate_bias = NormalValues(random, kN),
+                               up_bias = NormalValues(random, kN);
       std::vector<float> y(rows * kN);
       const nb_tensor xt = F32(x, {rows, kCols}), nt = F32(norm, {kCols}),
                       gt = F32(gate_bias, {kN}), ut = F32(up_bias, {kN}), yt = F32(y, {rows, kN});

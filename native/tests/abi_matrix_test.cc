@@ -69,7 +69,7 @@ TEST(AbiMatrix, QuantizesAsTheHeaderSays) {
     if (f.scale_type == NB_NONE) continue;
     for (const auto& [rows, cols] : kShapes) {
       SCOPED_TRACE(FormatName(f) + " " + std::to_string(rows) + "x" + std::to_string(cols));
-      std::vector<float> w = RandomFloats(rows * cols, random, 0.05f);
+      std::vector<float> w = NormalValues(random, rows * cols, 0.05f);
       if (cols > 40) std::fill(w.begin(), w.begin() + 16, 0.0f);  // a group of zeros
       const CanonicalMatrix m = CanonicalMatrix::Quantize(context.get(), f, w, rows, cols);
       const int64_t group = f.group_size == 0 ? cols : f.group_size;
@@ -117,7 +117,7 @@ TEST(AbiMatrix, QuantizesAsTheHeaderSays) {
 TEST(AbiMatrix, UnquantizedCodesConvert) {
   const ContextPtr context = MakeContext(1);
   std::mt19937_64 random = TestRandom(3);
-  const std::vector<float> w = RandomFloats(5 * 7, random);
+  const std::vector<float> w = NormalValues(random, 5 * 7);
   for (const int32_t from : {NB_F32, NB_F16, NB_BF16}) {
     std::vector<uint8_t> source(w.size() * BytesOf(from));
     std::vector<float> exact(w.size());
@@ -177,7 +177,7 @@ TEST(AbiMatrix, QuantizeAndPackInOneCallIsTheSame) {
   std::mt19937_64 random = TestRandom(5);
   for (const nb_weight_format& f : AllFormats()) {
     SCOPED_TRACE(FormatName(f));
-    const std::vector<float> w = RandomFloats(19 * 53, random);
+    const std::vector<float> w = NormalValues(random, 19 * 53);
     const CanonicalMatrix two = CanonicalMatrix::Quantize(context.get(), f, w, 19, 53);
     const MatrixPtr one = QuantizeMatrix(context.get(), f, w, 19, 53);
     CanonicalMatrix back(f, 19, 53);

@@ -56,7 +56,7 @@ TEST(AbiElementwise, RmsNorm) {
   const ContextPtr context = MakeContext(2);
   std::mt19937_64 random = TestRandom(31);
   for (const int64_t cols : {1, 7, 16, 100, 1025}) {
-    const std::vector<float> x = RandomFloats(3 * cols, random), w = RandomFloats(cols, random);
+    const std::vector<float> x = NormalValues(random, 3 * cols), w = NormalValues(random, cols);
     std::vector<float> apart(3 * cols), in_place = x;
     const nb_tensor xt = F32(x, {3, cols}), wt = F32(w, {cols}), yt = F32(apart, {3, cols}),
                     it = F32(in_place, {3, cols});
@@ -87,8 +87,8 @@ TEST(AbiElementwise, AddAndSwiGlu) {
   const ContextPtr context = MakeContext(2);
   std::mt19937_64 random = TestRandom(32);
   for (const int64_t cols : {1, 15, 64, 333}) {
-    const std::vector<float> a = RandomFloats(4 * cols, random, 3);
-    const std::vector<float> b = RandomFloats(4 * cols, random);
+    const std::vector<float> a = NormalValues(random, 4 * cols, 3);
+    const std::vector<float> b = NormalValues(random, 4 * cols);
     for (const bool swiglu : {false, true}) {
       std::vector<float> apart(4 * cols), in_a = a, in_b = b;
       const nb_tensor at = F32(a, {4, cols}), bt = F32(b, {4, cols}), yt = F32(apart, {4, cols}),
@@ -148,7 +148,7 @@ TEST_P(AbiQuantizeActivations, IsExactlyAsDefined) {
   const ContextPtr context = MakeContext(2);
   std::mt19937_64 random = TestRandom(33);
   for (const int64_t cols : {1, 15, 16, 67, 512}) {
-    std::vector<float> x = RandomFloats(6 * cols, random);
+    std::vector<float> x = NormalValues(random, 6 * cols);
     std::fill(x.begin() + cols, x.begin() + 2 * cols, 0.0f);
     x[2 * cols] = NAN;
     x[4 * cols - 1] = INFINITY;
@@ -179,7 +179,7 @@ TEST_P(AbiQuantizeActivations, IsExactlyAsDefined) {
 TEST_P(AbiQuantizeActivations, NormsFirst) {
   const ContextPtr context = MakeContext(2);
   std::mt19937_64 random = TestRandom(34);
-  const std::vector<float> x = RandomFloats(4 * 70, random), w = RandomFloats(70, random);
+  const std::vector<float> x = NormalValues(random, 4 * 70), w = NormalValues(random, 70);
   std::vector<float> normed(x.size()), scales(4), other_scales(4);
   std::vector<uint8_t> codes(x.size()), other_codes(x.size());
   const nb_tensor xt = F32(x, {4, 70}), wt = F32(w, {70}), nt = F32(normed, {4, 70}),

@@ -7,14 +7,12 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <initializer_list>
 #include <memory>
-#include <random>
 #include <string>
 #include <vector>
 
+#include "kernels-cpu/testing/kernel_test.h"
 #include "nibble/nibble.h"
 
 namespace nibble {
@@ -36,29 +34,6 @@ inline ContextPtr MakeContext(int32_t threads) {
   nb_context* context = nullptr;
   EXPECT_EQ(nb_context_create("cpu", threads, &context), NB_OK) << nb_last_error();
   return ContextPtr(context);
-}
-
-// A seed of this process's own, printed; NIBBLE_TEST_SEED replays one.
-inline uint64_t TestSeed() {
-  static const uint64_t seed = [] {
-    const char* text = std::getenv("NIBBLE_TEST_SEED");
-    const uint64_t s = text != nullptr ? std::strtoull(text, nullptr, 10) : std::random_device()();
-    std::printf("NIBBLE_TEST_SEED=%llu replays the random values of this run\n",
-                static_cast<unsigned long long>(s));
-    return s;
-  }();
-  return seed;
-}
-
-inline std::mt19937_64 TestRandom(uint64_t stream) {
-  return std::mt19937_64(TestSeed() * 0x9E3779B97F4A7C15u + stream);
-}
-
-inline std::vector<float> RandomFloats(int64_t n, std::mt19937_64& random, float deviation = 1) {
-  std::normal_distribution<float> normal(0, deviation);
-  std::vector<float> values(static_cast<size_t>(n));
-  for (float& v : values) v = normal(random);
-  return values;
 }
 
 inline int64_t BytesOf(int32_t dtype) {

@@ -149,8 +149,8 @@ TEST(AbiThreads, AMatrixServesManyContexts) {
   const ContextPtr maker = MakeContext(1);
   std::mt19937_64 random = TestRandom(40);
   const MatrixPtr matrix = QuantizeMatrix(maker.get(), Format(NB_I4, NB_E4M3, 32),
-                                          RandomFloats(100 * 64, random), 100, 64);
-  const std::vector<float> x = RandomFloats(7 * 64, random);
+                                          NormalValues(random, 100 * 64), 100, 64);
+  const std::vector<float> x = NormalValues(random, 7 * 64);
   const auto product = [&](nb_context* context) {
     std::vector<float> y(7 * 100);
     const nb_tensor xt = F32(x, {7, 64}), yt = F32(y, {7, 100});

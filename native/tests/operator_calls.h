@@ -101,7 +101,7 @@ class OperatorCalls {
     a.tensor.byte_length = elements * BytesOf(dtype);
     a.dtypes = 1u << dtype;
     if (use != Use::kOutput && dtype == NB_F32) {
-      const std::vector<float> values = RandomFloats(elements, random_);
+      const std::vector<float> values = NormalValues(random_, elements);
       if (elements > 0) std::memcpy(a.memory->data(), values.data(), a.memory->size());
     }
     return a;
@@ -124,7 +124,7 @@ class OperatorCalls {
 
   nb_matrix* Matrix(const nb_weight_format& format, int64_t rows, int64_t cols) {
     matrices_.push_back(
-        QuantizeMatrix(context_, format, RandomFloats(rows * cols, random_), rows, cols));
+        QuantizeMatrix(context_, format, NormalValues(random_, rows * cols), rows, cols));
     return matrices_.back().get();
   }
 
@@ -285,7 +285,7 @@ class OperatorCalls {
     nb_kv_cache* b = caches_.back().get();
     const int64_t q_cols = kQueryHeads * kHeadDim, kv_cols = kKvHeads * kHeadDim;
     std::vector<float> q(kPrefix * q_cols);
-    const std::vector<float> k = RandomFloats(kPrefix * kv_cols, random_);
+    const std::vector<float> k = NormalValues(random_, kPrefix * kv_cols);
     const nb_tensor qt = F32(q, {kPrefix, q_cols}), kt = F32(k, {kPrefix, kv_cols});
     const nb_sequence prefix = {a, 0, kPrefix};
     EXPECT_EQ(nb_rope_append(context_, 1, &qt, &kt, &kt, nullptr, &prefix, 1), NB_OK)

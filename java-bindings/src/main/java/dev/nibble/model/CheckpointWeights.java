@@ -8,7 +8,6 @@ import dev.nibble.io.CheckpointNames;
 import dev.nibble.io.DataType;
 import dev.nibble.io.TensorInfo;
 import dev.nibble.io.TensorStore;
-import dev.nibble.quantize.ScaleType;
 import dev.nibble.quantize.WeightFormat;
 import dev.nibble.tensor.Context;
 import dev.nibble.tensor.PackedMatrix;
@@ -82,7 +81,7 @@ final class CheckpointWeights implements WeightSource {
         read(CheckpointNames.codesHigh(name), DataType.U8, parts.codesHigh(), rows,
             code.highBytes(cols));
       }
-      read(CheckpointNames.scales(name), scaleType(format.scale()), parts.scales(), rows,
+      read(CheckpointNames.scales(name), format.scale().dataType(), parts.scales(), rows,
           format.groups(cols));
       if (parts.factors().byteSize() > 0) {
         read(CheckpointNames.factors(name), DataType.F32, parts.factors(),
@@ -94,11 +93,6 @@ final class CheckpointWeights implements WeightSource {
         throw problem(store.info(CheckpointNames.codes(name)), e.getMessage());
       }
     }
-  }
-
-  /** Powers of two are signed bytes in a file. */
-  private static DataType scaleType(ScaleType scale) {
-    return scale == ScaleType.POW2 ? DataType.I8 : DataType.valueOf(scale.name());
   }
 
   private void read(String name, DataType type, MemorySegment destination, long... shape) {

@@ -39,7 +39,7 @@ public enum ScaleType {
   }
 
   /** The type of a file's tensor of such scales; a power of two is its exponent, an I8. */
-  DataType dataType() {
+  public DataType dataType() {
     return this == POW2 ? DataType.I8 : DataType.valueOf(name());
   }
 
