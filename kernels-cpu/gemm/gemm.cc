@@ -1,14 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The driver: prepares the activations, deals units of 32 output columns to the threads,
-// and finishes each unit (token scale, factor, bias, residual, or SwiGLU) while it is in
-// the first-level cache. The sums themselves are in gemm_float.cc and gemm_integer.cc.
+// The driver: prepares the activations, deals the work to the threads, and finishes each
+// unit of 64 output columns while its sums are in the first-level cache. The sums
+// themselves are in gemm_float.cc and gemm_integer.cc.
 //
-// Which thread computes a unit changes nothing in it, so that the result has the same
-// bits for any number of threads.
+//   few rows    (one tile of lines: decode) weights come from memory: a thread owns a
+//               contiguous range of panels, the one that it touched first, and reads it as
+//               four streams:   | q panels | q panels | q panels | q panels |
+//                                 ^i         ^q + i     ^2q + i    ^3q + i
+//   many rows   (prefill) blocks of 96 lines, whose activations stay in the second-level
+//               cache and whose sums with a unit in the first, times units of four
+//               neighbouring panels; threads take the next one from a counter.
+//
+// Which thread computes a unit, and beside which others, changes nothing in it, so that the
+// result has the same bits for any number of threads.
 #include "kernels-cpu/gemm/gemm.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "kernels-cpu/elementwise/elementwise.h"
 #include "kernels-cpu/gemm/gemm_kernels.h"
@@ -16,51 +25,165 @@
 namespace nibble {
 namespace {
 
-// Rows that are prepared and multiplied at a time: their sums with a unit (64 KiB) stay in
-// the second-level cache while the unit's weights stream by.
-constexpr int64_t kRowBlock = 512;
+// Rows that are prepared at a time, which bounds the scratch.
+constexpr int64_t kRowChunk = 512;
+// 96 lines of 4096 bytes are 384 KiB; their sums with two panels 12 KiB.
+constexpr int64_t kBlockLines = 8 * kTileLines;
 
-// Finishes the sums of one unit: to[r][c] = acc[r][c] * token scale * factor + bias +
-// residual. begin: the call's row that acc row 0 stands for. to may be acc.
-void FinishUnit(const GemmOutput& out, int64_t unit, const PreparedInput& input, int64_t begin,
-                const float* acc, float* to, int64_t to_stride) {
-  const int64_t n0 = unit * kUnitColumns;
-  const int64_t columns = std::min(kUnitColumns, out.matrix->rows - n0);
-  const float* factors = out.matrix->panel_factors(unit * kUnitPanels);
-  for (int64_t r = 0; r < input.rows; ++r, acc += kUnitColumns, to += to_stride) {
-    const float* residual =
-        out.residual == nullptr ? nullptr : out.residual + (begin + r) * out.residual_stride + n0;
-    const float scale = input.scales[r];
-    for (int64_t c = 0; c < columns; ++c) {
-      float v = acc[c] * scale * factors[c];
-      if (out.bias != nullptr) v += out.bias[n0 + c];
-      if (residual != nullptr) v += residual[c];
-      to[c] = v;
+UnitKernel KernelFor(Operand operand) {
+  return operand == Operand::kBytes ? IntegerUnitKernel() : FloatUnitKernel();
+}
+
+Operand OperandFor(const GemmInput& input, const PackedMatrix& m) {
+  return OperandFor(input.activation, m.format.code);
+}
+
+PanelSet Neighbours(const PackedMatrix& m, int64_t unit) {
+  PanelSet set;
+  set.count = std::min(kUnitPanels, m.panels() - unit * kUnitPanels);
+  for (int64_t i = 0; i < kUnitPanels; ++i) {
+    set.index[i] = unit * kUnitPanels + std::min(i, set.count - 1);
+  }
+  return set;
+}
+
+// Calls body(set) for the panels of a thread, read as four streams.
+template <class Body>
+void ForEachStreamStep(const PackedMatrix& m, int thread, int threads, const Body& body) {
+  // Pairs of panels, as packed_matrix.cc shares them.
+  const Range pairs = Share(DivUp(m.panels(), 2), thread, threads);
+  const int64_t begin = 2 * pairs.begin, end = std::min(2 * pairs.end, m.panels());
+  const int64_t length = DivUp(end - begin, kUnitPanels);
+  for (int64_t i = 0; i < length; ++i) {
+    PanelSet set;
+    set.count = 0;
+    for (int64_t v = 0; v < kUnitPanels; ++v) {
+      const int64_t panel = begin + v * length + i;
+      if (panel < end) ++set.count;
+      set.index[v] = panel < end ? panel : set.index[v - 1];
     }
+    body(set);
   }
 }
 
-int64_t Units(const PackedMatrix& m) { return DivUp(m.panels(), kUnitPanels); }
-
-int64_t PanelsOf(const PackedMatrix& m, int64_t unit) {
-  return std::min(kUnitPanels, m.panels() - unit * kUnitPanels);
+// Calls body(i, n0, columns) for the panels from the i-th on whose output columns, from n0
+// on, are neighbours.
+template <class Body>
+void ForEachRun(const PackedMatrix& m, const PanelSet& panels, const Body& body) {
+  const bool all = panels.index[panels.count - 1] - panels.index[0] == panels.count - 1;
+  const int64_t step = all ? panels.count : 1;
+  for (int64_t i = 0; i < panels.count; i += step) {
+    const int64_t n0 = panels.index[i] * kPanelRows;
+    body(i, n0, std::min(step * kPanelRows, m.rows - n0));
+  }
 }
 
-UnitKernel KernelFor(DType activation) {
-  return activation == DType::kI8 ? IntegerUnitKernel() : FloatUnitKernel();
+// Writes the finished sums of a unit for rows [row, row + rows) of the prepared input, whose
+// row 0 is row `begin` of the call, to the output or back to acc.
+void FinishUnit(const GemmOutput& out, const PanelSet& panels, const PreparedInput& input,
+                int64_t begin, int64_t row, int64_t rows, float* acc, bool in_place) {
+  const PackedMatrix& m = *out.matrix;
+  ForEachRun(m, panels, [&](int64_t i, int64_t n0, int64_t columns) {
+    FinishArguments f;
+    f.acc = acc + i * kPanelRows;
+    f.rows = rows;
+    f.columns = columns;
+    f.unit = input.values != nullptr ? 1.0f : input.unit * CodeUnit(m.format.code);
+    f.scales = input.scales + row;
+    f.factors = m.panel_factors(panels.index[i]);
+    f.bias = out.bias == nullptr ? nullptr : out.bias + n0;
+    f.residual_stride = out.residual_stride;
+    f.residual = out.residual == nullptr
+                     ? nullptr
+                     : out.residual + (begin + row) * out.residual_stride + n0;
+    f.to = in_place ? acc + i * kPanelRows : out.y + (begin + row) * out.stride + n0;
+    f.to_stride = in_place ? kUnitColumns : out.stride;
+    FinishRows(f);
+  });
 }
 
 // Scratch of one thread: kernel scratch, then the sums of `outputs` matrices.
 struct UnitScratch {
-  UnitScratch(uint8_t* memory) : kernel(memory) {}
-  static int64_t Bytes(int64_t rows, int outputs) {
-    return kUnitScratchBytes + rows * kUnitColumns * 4 * outputs;
+  explicit UnitScratch(uint8_t* memory) : kernel(memory) {}
+  static size_t Bytes(int64_t rows, int outputs) {
+    return static_cast<size_t>(kUnitScratchBytes + rows * kUnitColumns * 4 * outputs);
   }
   float* acc(int64_t rows, int output) const {
     return reinterpret_cast<float*>(kernel + kUnitScratchBytes) + output * rows * kUnitColumns;
   }
   uint8_t* kernel;
 };
+
+// Runs unit(scratch, output, panels, row, rows) for every unit of every output and block of
+// rows. rows: of the largest block.
+template <class Unit>
+void RunUnits(Workspace& workspace, const PreparedInput& input, const PackedMatrix* const* matrices,
+              int count, const Unit& unit) {
+  const int threads = workspace.threads();
+  if (input.tiles() == 1) {
+    workspace.pool().Run([&](int thread) {
+      const UnitScratch scratch(workspace.PerThread(thread));
+      for (int i = 0; i < count; ++i) {
+        ForEachStreamStep(*matrices[i], thread, threads, [&](const PanelSet& panels) {
+          unit(scratch, i, panels, 0, input.rows);
+        });
+      }
+    });
+    return;
+  }
+  const int64_t block = kBlockLines / input.digits;
+  int64_t units = 0;
+  for (int i = 0; i < count; ++i) units += DivUp(matrices[i]->panels(), kUnitPanels);
+  const int64_t items = units * DivUp(input.rows, block);
+  std::atomic<int64_t> next{0};
+  workspace.pool().Run([&](int thread) {
+    const UnitScratch scratch(workspace.PerThread(thread));
+    for (int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < items;) {
+      const int64_t row = item / units * block;
+      int64_t u = item % units;
+      int i = 0;  // units are numbered through all outputs
+      for (int64_t of; u >= (of = DivUp(matrices[i]->panels(), kUnitPanels)); ++i) u -= of;
+      unit(scratch, i, Neighbours(*matrices[i], u), row, std::min(block, input.rows - row));
+    }
+  });
+}
+
+// outputs whose products are computed in one way.
+void MatMulOf(Workspace& workspace, const GemmInput& input, Operand operand,
+              const GemmOutput* outputs, int count) {
+  constexpr int kMostAtOnce = 8;
+  const PackedMatrix* matrices[kMostAtOnce];
+  const GemmOutput* chosen[kMostAtOnce];
+  const UnitKernel kernel = KernelFor(operand);
+  for (int first = 0; first < count;) {
+    int n = 0;
+    for (; first < count && n < kMostAtOnce; ++first) {
+      if (OperandFor(input, *outputs[first].matrix) != operand) continue;
+      chosen[n] = &outputs[first];
+      matrices[n++] = outputs[first].matrix;
+    }
+    if (n == 0) return;
+    const int64_t chunk = std::min(kRowChunk, input.rows);
+    for (int64_t begin = 0; begin < input.rows; begin += chunk) {
+      const PreparedInput prepared =
+          PrepareInput(workspace, input, operand, begin, std::min(chunk, input.rows - begin));
+      const int64_t block = std::min(kBlockLines, prepared.rows);
+      workspace.ReservePerThread(UnitScratch::Bytes(block, 1));
+      RunUnits(workspace, prepared, matrices, n,
+               [&](const UnitScratch& scratch, int i, const PanelSet& panels, int64_t row,
+                   int64_t rows) {
+                 float* acc = scratch.acc(block, 0);
+                 const GemmOutput& out = *chosen[i];
+                 const Destination destination = {
+                     out.y + (begin + row) * out.stride + panels.index[0] * kPanelRows,
+                     out.stride};
+                 kernel(*matrices[i], panels, prepared, row, rows, destination, scratch.kernel,
+                        acc);
+                 FinishUnit(out, panels, prepared, begin, row, rows, acc, false);
+               });
+    }
+  }
+}
 
 }  // namespace
 
@@ -69,72 +192,47 @@ bool HasKernel(DType code, DType activation) {
     case DType::kF32:
     case DType::kBF16:
     case DType::kE4M3: return true;
-    case DType::kI8: return code == DType::kI4 || code == DType::kI8;
+    case DType::kI8: return OperandFor(activation, code) == Operand::kBytes;
     default: return false;
   }
 }
 
 void MatMul(Workspace& workspace, const GemmInput& input, const GemmOutput* outputs, int count) {
-  const UnitKernel kernel = KernelFor(input.activation);
-  const int threads = workspace.threads();
-  const int64_t block = std::min(kRowBlock, input.rows);
-  int64_t units = 0;
-  for (int i = 0; i < count; ++i) units += Units(*outputs[i].matrix);
-  workspace.ReservePerThread(static_cast<size_t>(UnitScratch::Bytes(block, 1)));
-
-  for (int64_t begin = 0; begin < input.rows; begin += block) {
-    const PreparedInput prepared =
-        PrepareInput(workspace, input, begin, std::min(block, input.rows - begin));
-    workspace.pool().Run([&](int thread) {
-      const UnitScratch scratch(workspace.PerThread(thread));
-      float* acc = scratch.acc(block, 0);
-      Range range = Share(units, thread, threads);
-      // Units are numbered through all outputs.
-      for (int i = 0; i < count && range.end > 0; ++i) {
-        const PackedMatrix& m = *outputs[i].matrix;
-        for (int64_t u = std::max<int64_t>(range.begin, 0); u < std::min(range.end, Units(m));
-             ++u) {
-          kernel(m, u * kUnitPanels, PanelsOf(m, u), prepared, 0, prepared.rows, scratch.kernel,
-                 acc);
-          float* y = outputs[i].y + begin * outputs[i].stride + u * kUnitColumns;
-          FinishUnit(outputs[i], u, prepared, begin, acc, y, outputs[i].stride);
-        }
-        range.begin -= Units(m);
-        range.end -= Units(m);
-      }
-    });
-  }
+  MatMulOf(workspace, input, Operand::kBytes, outputs, count);
+  MatMulOf(workspace, input, Operand::kFloats, outputs, count);
 }
 
 void SwiGluMatMul(Workspace& workspace, const GemmInput& input, const GemmOutput& gate,
                   const GemmOutput& up) {
-  const UnitKernel kernel = KernelFor(input.activation);
-  const int threads = workspace.threads();
-  const int64_t block = std::min(kRowBlock, input.rows);
   const PackedMatrix &g = *gate.matrix, &w = *up.matrix;
-  workspace.ReservePerThread(static_cast<size_t>(UnitScratch::Bytes(block, 2)));
-
-  for (int64_t begin = 0; begin < input.rows; begin += block) {
+  const Operand operand = OperandFor(input, g);
+  const UnitKernel kernel = KernelFor(operand);
+  const PackedMatrix* matrix = &g;  // both have one shape
+  const int64_t chunk = std::min(kRowChunk, input.rows);
+  for (int64_t begin = 0; begin < input.rows; begin += chunk) {
     const PreparedInput prepared =
-        PrepareInput(workspace, input, begin, std::min(block, input.rows - begin));
-    workspace.pool().Run([&](int thread) {
-      const UnitScratch scratch(workspace.PerThread(thread));
-      float* gate_acc = scratch.acc(block, 0);
-      float* up_acc = scratch.acc(block, 1);
-      const Range range = Share(Units(g), thread, threads);
-      for (int64_t u = range.begin; u < range.end; ++u) {
-        const int64_t n0 = u * kUnitColumns, columns = std::min(kUnitColumns, g.rows - n0);
-        const int64_t panel = u * kUnitPanels, panels = PanelsOf(g, u);
-        kernel(g, panel, panels, prepared, 0, prepared.rows, scratch.kernel, gate_acc);
-        FinishUnit(gate, u, prepared, begin, gate_acc, gate_acc, kUnitColumns);
-        kernel(w, panel, panels, prepared, 0, prepared.rows, scratch.kernel, up_acc);
-        FinishUnit(up, u, prepared, begin, up_acc, up_acc, kUnitColumns);
-        for (int64_t r = 0; r < prepared.rows; ++r) {
-          SwiGluRow(gate_acc + r * kUnitColumns, up_acc + r * kUnitColumns, columns,
-                    up.y + (begin + r) * up.stride + n0);
-        }
-      }
-    });
+        PrepareInput(workspace, input, operand, begin, std::min(chunk, input.rows - begin));
+    const int64_t block = std::min(kBlockLines, prepared.rows);
+    workspace.ReservePerThread(UnitScratch::Bytes(block, 2));
+    RunUnits(workspace, prepared, &matrix, 1,
+             [&](const UnitScratch& scratch, int, const PanelSet& panels, int64_t row,
+                 int64_t rows) {
+               float* gate_acc = scratch.acc(block, 0);
+               float* up_acc = scratch.acc(block, 1);
+               const Destination destination = {
+                   up.y + (begin + row) * up.stride + panels.index[0] * kPanelRows, up.stride};
+               kernel(g, panels, prepared, row, rows, {nullptr, 0}, scratch.kernel, gate_acc);
+               FinishUnit(gate, panels, prepared, begin, row, rows, gate_acc, true);
+               kernel(w, panels, prepared, row, rows, destination, scratch.kernel, up_acc);
+               FinishUnit(up, panels, prepared, begin, row, rows, up_acc, true);
+               ForEachRun(g, panels, [&](int64_t i, int64_t n0, int64_t columns) {
+                 for (int64_t r = 0; r < rows; ++r) {
+                   const int64_t at = r * kUnitColumns + i * kPanelRows;
+                   SwiGluRow(gate_acc + at, up_acc + at, columns,
+                             up.y + (begin + row + r) * up.stride + n0);
+                 }
+               });
+             });
   }
 }
 

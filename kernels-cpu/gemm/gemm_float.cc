@@ -7,7 +7,7 @@
 //                                       ->  acc[m][n .. n+15]
 //
 // Few rows (decode): each weight byte is read once and decoded straight into the
-// multiply-adds of all rows; four accumulators a row hide the latency of the FMA, and one
+// multiply-adds of all rows (six-bit codes with AVX-512 VBMI: gemm_sixbit-inl.h); four accumulators a row hide the latency of the FMA, and one
 // multiply by the group's scales ends a segment. Many rows (prefill): a block of up to
 // 256 columns of both panels is decoded once, scales folded in, into 32 KiB of scratch,
 // which then serves every row through a register tile of 12 (6 with 16 registers) rows by
@@ -27,6 +27,7 @@
 //
 #include "hwy/cache_control.h"
 #include "kernels-cpu/gemm/gemm_kernels.h"
+#include "kernels-cpu/gemm/gemm_sixbit-inl.h"
 #include "kernels-cpu/numerics/tile_decode-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -48,7 +49,7 @@ HWY_INLINE VF SegmentScales(const WeightFormat& format, const Segment& s, const 
 template <DType kType, int kRows>
 HWY_INLINE void FewRowsSegment(const TileDecoder<kType>& decoder, const WeightFormat& format,
                                const Segment& s, const uint8_t* panel, const float* x,
-                               int64_t stride, float* acc) {
+                               float* acc) {
   const TileF df;
   for (size_t lane = 0; lane < kTileLanes; lane += hn::Lanes(df)) {
     VF a0[kRows], a1[kRows], a2[kRows], a3[kRows];
@@ -59,11 +60,11 @@ HWY_INLINE void FewRowsSegment(const TileDecoder<kType>& decoder, const WeightFo
       for (int64_t b = 0; b < TileBytes(kType, kTileColumns); b += 64) {
         hwy::Prefetch(chunk + kPrefetchBytes + b);
       }
-      const float* xk = x + s.column + k;
+      const float* xk = x + (s.column + k) * kRows;
       decoder.Chunk(chunk, lane, [&](size_t i, VF w) HWY_ATTR {
         NIBBLE_UNROLL
         for (int r = 0; r < kRows; ++r) {
-          const VF v = hn::Set(df, xk[r * stride + i]);
+          const VF v = hn::Set(df, xk[4 * r + FewRowsOffset(kRows, i)]);
           VF& a = i % 4 == 0 ? a0[r] : i % 4 == 1 ? a1[r] : i % 4 == 2 ? a2[r] : a3[r];
           a = hn::MulAdd(w, v, a);
         }
@@ -80,14 +81,16 @@ HWY_INLINE void FewRowsSegment(const TileDecoder<kType>& decoder, const WeightFo
 }
 
 template <DType kType, int kRows>
-void FewRows(const PackedMatrix& m, int64_t panel, int64_t panels, const PreparedInput& input,
-             int64_t row, float* acc) {
-  const TileDecoder<kType> decoder;
-  const float* x = input.values + row * input.stride;
+void FewRows(const PackedMatrix& m, const PanelSet& panels, const PreparedInput& input,
+             float* acc) {
   std::fill(acc, acc + kRows * kUnitColumns, 0.0f);
-  for (int64_t p = 0; p < panels; ++p) {
+#if NIBBLE_SIX_BIT_PAIRS
+  if constexpr (IsSixBit(kType)) return SixBitFewRows<kType, kRows>(m, panels, input, acc);
+#endif
+  const TileDecoder<kType> decoder;
+  for (int64_t p = 0; p < panels.count; ++p) {
     for (const Segment& s : m.segments) {
-      FewRowsSegment<kType, kRows>(decoder, m.format, s, m.panel(panel + p), x, input.stride,
+      FewRowsSegment<kType, kRows>(decoder, m.format, s, m.panel(panels.index[p]), input.values,
                                    acc + p * kPanelRows);
     }
   }
@@ -114,10 +117,10 @@ void DecodeSegment(const WeightFormat& format, const Segment& s, const uint8_t* 
 }
 
 // acc[r][0..1] += x[r][k] * w[k] for two vectors of columns; w0 and w1 step by 16 floats,
-// x by a tile's rows.
+// x by the rows of its tile.
 template <int kRows>
 HWY_INLINE void RegisterTile(const float* HWY_RESTRICT w0, const float* HWY_RESTRICT w1,
-                             int64_t columns, const float* HWY_RESTRICT x,
+                             int64_t columns, const float* HWY_RESTRICT x, int64_t x_step,
                              float* HWY_RESTRICT acc0, float* HWY_RESTRICT acc1) {
   const TileF df;
   VF a[kRows], b[kRows];
@@ -126,12 +129,12 @@ HWY_INLINE void RegisterTile(const float* HWY_RESTRICT w0, const float* HWY_REST
     a[r] = hn::LoadU(df, acc0 + r * kUnitColumns);
     b[r] = hn::LoadU(df, acc1 + r * kUnitColumns);
   }
-  for (int64_t k = 0; k < columns; ++k) {
+  for (int64_t k = 0; k < columns; ++k, x += x_step) {
     const VF u = hn::Load(df, w0 + k * kTileLanes);
     const VF v = hn::Load(df, w1 + k * kTileLanes);
     NIBBLE_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const VF xv = hn::Set(df, x[k * kInputTileRows + r]);
+      const VF xv = hn::Set(df, x[r]);
       a[r] = hn::MulAdd(u, xv, a[r]);
       b[r] = hn::MulAdd(v, xv, b[r]);
     }
@@ -145,80 +148,104 @@ HWY_INLINE void RegisterTile(const float* HWY_RESTRICT w0, const float* HWY_REST
 
 // Rows of a register tile: all of an input tile, or half where there are 16 registers.
 constexpr int kTileRows = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64 ? 12 : 6;
-static_assert(kInputTileRows % kTileRows == 0, "a register tile lies within an input tile");
+static_assert(kTileLines % kTileRows == 0, "a register tile lies within an input tile");
 
-// The pairs of vectors that make up two panels of 16 lanes.
+// Decoded weights of two panels, and a tile of activations.
+struct FloatTile {
+  const float* w[2];  // [columns][16]
+  int64_t columns;
+  const float* x;  // [columns][rows]
+  int64_t rows;
+  float* acc;
+};
+
+// kRows rows from `first` on, times the pairs of vectors that make up two panels of 16 lanes.
 template <int kRows>
-void TileColumns(const float* w0, const float* w1, int64_t columns, const float* x, float* acc) {
+void TileColumns(const FloatTile& t, int64_t first) {
   const size_t lanes = hn::Lanes(TileF());
+  const float* x = t.x + first;
+  float* acc = t.acc + first * kUnitColumns;
   if (lanes == kTileLanes) {
-    RegisterTile<kRows>(w0, w1, columns, x, acc, acc + kPanelRows);
+    RegisterTile<kRows>(t.w[0], t.w[1], t.columns, x, t.rows, acc, acc + kPanelRows);
     return;
   }
-  for (size_t lane = 0; lane < kTileLanes; lane += 2 * lanes) {
-    RegisterTile<kRows>(w0 + lane, w0 + lane + lanes, columns, x, acc + lane, acc + lane + lanes);
-    float* acc1 = acc + kPanelRows + lane;
-    RegisterTile<kRows>(w1 + lane, w1 + lane + lanes, columns, x, acc1, acc1 + lanes);
+  for (int p = 0; p < 2; ++p, acc += kPanelRows) {
+    for (size_t lane = 0; lane < kTileLanes; lane += 2 * lanes) {
+      const float* w = t.w[p] + lane;
+      RegisterTile<kRows>(w, w + lanes, t.columns, x, t.rows, acc + lane, acc + lane + lanes);
+    }
   }
 }
 
-// Fewer than kTileRows rows are left over at the end.
 template <int kRows>
-void LastRows(int64_t rows, const float* w0, const float* w1, int64_t columns, const float* x,
-              float* acc) {
+void TileRows(const FloatTile& t, int64_t first, int64_t rows) {
   if (rows == kRows) {
-    TileColumns<kRows>(w0, w1, columns, x, acc);
+    TileColumns<kRows>(t, first);
   } else if constexpr (kRows > 1) {
-    LastRows<kRows - 1>(rows, w0, w1, columns, x, acc);
+    TileRows<kRows - 1>(t, first, rows);
   }
 }
+
+// Rows of the destination to ask for a tile: tiles are few where K is one segment.
+constexpr int kAskedATile = 2;
 
 template <DType kType>
-void ManyRows(const PackedMatrix& m, int64_t panel, int64_t panels, const PreparedInput& input,
-              int64_t row, int64_t rows, uint8_t* scratch, float* acc) {
-  float* w0 = reinterpret_cast<float*>(scratch);
-  float* w1 = panels == 2 ? w0 + kMaxSegment * kPanelRows : w0;
+void ManyRows(const PackedMatrix& m, const PanelSet& panels, const PreparedInput& input,
+              int64_t row, int64_t rows, const Destination& destination, uint8_t* scratch,
+              float* acc) {
+  float* const w = reinterpret_cast<float*>(scratch);
   std::fill(acc, acc + rows * kUnitColumns, 0.0f);
-  for (size_t i = 0; i < m.segments.size();) {
-    const int64_t first = m.segments[i].column;
-    int64_t columns = 0;
-    while (i < m.segments.size() && columns + m.segments[i].columns <= kMaxSegment) {
-      const Segment& s = m.segments[i++];
-      DecodeSegment<kType>(m.format, s, m.panel(panel), w0 + columns * kPanelRows);
-      if (panels == 2) {
-        DecodeSegment<kType>(m.format, s, m.panel(panel + 1), w1 + columns * kPanelRows);
+  FloatTile t;
+  int64_t asked = 0;
+  for (int64_t pair = 0; pair < panels.count; pair += 2) {
+    const int64_t count = std::min<int64_t>(2, panels.count - pair);
+    t.w[0] = w;
+    t.w[1] = w + (count - 1) * kMaxSegment * kPanelRows;
+    for (size_t i = 0; i < m.segments.size();) {
+      const int64_t column = m.segments[i].column;
+      t.columns = 0;
+      while (i < m.segments.size() && t.columns + m.segments[i].columns <= kMaxSegment) {
+        const Segment& s = m.segments[i++];
+        for (int64_t p = 0; p < count; ++p) {
+          DecodeSegment<kType>(m.format, s, m.panel(panels.index[pair + p]),
+                               w + (p * kMaxSegment + t.columns) * kPanelRows);
+        }
+        t.columns += s.columns;
       }
-      columns += s.columns;
+      for (int64_t r = 0; r < rows; r += kTileLines) {
+        const int64_t tile = (row + r) / kTileLines;
+        t.rows = input.RowsOf(tile);
+        t.x = input.values + tile * kTileLines * input.stride + column * t.rows;
+        t.acc = acc + r * kUnitColumns + pair * kPanelRows;
+        for (int64_t i = 0; i < kAskedATile && asked < rows; ++i) destination.Prefetch(asked++);
+        for (int64_t first = 0; first < t.rows; first += kTileRows) {
+          TileRows<kTileRows>(t, first, std::min<int64_t>(kTileRows, t.rows - first));
+        }
+      }
     }
-    int64_t r = 0;
-    for (; r + kTileRows <= rows; r += kTileRows) {
-      TileColumns<kTileRows>(w0, w1, columns, input.TiledValues(row + r, first),
-                             acc + r * kUnitColumns);
-    }
-    LastRows<kTileRows - 1>(rows - r, w0, w1, columns, input.TiledValues(row + r, first),
-                            acc + r * kUnitColumns);
   }
 }
 
 // ---- choice ----
 
 template <DType kType>
-void Unit(const PackedMatrix& m, int64_t panel, int64_t panels, const PreparedInput& input,
-          int64_t row, int64_t rows, uint8_t* scratch, float* acc) {
-  switch (rows) {
-    case 1: return FewRows<kType, 1>(m, panel, panels, input, row, acc);
-    case 2: return FewRows<kType, 2>(m, panel, panels, input, row, acc);
-    case 3: return FewRows<kType, 3>(m, panel, panels, input, row, acc);
-    case 4: return FewRows<kType, 4>(m, panel, panels, input, row, acc);
-    default: return ManyRows<kType>(m, panel, panels, input, row, rows, scratch, acc);
-  }
+void Unit(const PackedMatrix& m, const PanelSet& panels, const PreparedInput& input, int64_t row,
+          int64_t rows, const Destination& destination, uint8_t* scratch, float* acc) {
   static_assert(kFewRows == 4, "one case a row count");
+  switch (input.rows) {
+    case 1: return FewRows<kType, 1>(m, panels, input, acc);
+    case 2: return FewRows<kType, 2>(m, panels, input, acc);
+    case 3: return FewRows<kType, 3>(m, panels, input, acc);
+    case 4: return FewRows<kType, 4>(m, panels, input, acc);
+    default: return ManyRows<kType>(m, panels, input, row, rows, destination, scratch, acc);
+  }
 }
 
 }  // namespace
 
-void FloatUnit(const PackedMatrix& m, int64_t panel, int64_t panels, const PreparedInput& input,
-               int64_t row, int64_t rows, uint8_t* scratch, float* acc) {
+void FloatUnit(const PackedMatrix& m, const PanelSet& panels, const PreparedInput& input,
+               int64_t row, int64_t rows, const Destination& destination, uint8_t* scratch,
+               float* acc) {
   const auto unit = [&] {
     switch (m.format.code) {
       case DType::kI4: return &Unit<DType::kI4>;
@@ -232,7 +259,7 @@ void FloatUnit(const PackedMatrix& m, int64_t panel, int64_t panels, const Prepa
       default: return &Unit<DType::kF32>;
     }
   }();
-  unit(m, panel, panels, input, row, rows, scratch, acc);
+  unit(m, panels, input, row, rows, destination, scratch, acc);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -17,121 +17,223 @@ struct E4M3Table {
   }
 };
 
-// Memory of one thread while it prepares a row.
+// Memory of one thread while it prepares a row; each part begins on a cache line.
 struct RowScratch {
-  float* normalized;  // [cols]
-  uint8_t* bytes;     // [stride] codes
-  float* values;      // [stride]
+  RowScratch(uint8_t* memory, int64_t stride)
+      : values(reinterpret_cast<float*>(memory)),
+        bytes(memory + stride * 4),
+        lines{reinterpret_cast<int8_t*>(bytes + RoundUp(stride, 64)),
+              reinterpret_cast<int8_t*>(bytes + 2 * RoundUp(stride, 64))},
+        sums(reinterpret_cast<int32_t*>(bytes + 3 * RoundUp(stride, 64))),
+        rests(reinterpret_cast<RestQuad*>(bytes + 4 * RoundUp(stride, 64))) {}
+  static int64_t Bytes(int64_t stride) {
+    return stride * 4 + 4 * RoundUp(stride, 64) +
+           kTileLines / 2 * (stride / 4) * static_cast<int64_t>(sizeof(RestQuad));
+  }
+
+  float* values;     // [stride] normalized, then rounded
+  uint8_t* bytes;    // [stride] E4M3 codes
+  int8_t* lines[2];  // [stride] each: what the kernel multiplies
+  int32_t* sums;     // [stride / 16]
+  RestQuad* rests;   // [rows of a tile][stride / 4]
 };
 
-// The row after normalization.
-const float* NormalizedRow(const GemmInput& input, int64_t row, const RowScratch& scratch) {
-  const float* x = input.x + row * input.stride;
-  if (input.norm == nullptr) return x;
-  RmsNormRow(x, input.norm, input.norm_epsilon, input.cols, scratch.normalized);
-  return scratch.normalized;
-}
-
 // Writes stride rounded values and returns the row's scale.
-float RoundRow(const GemmInput& input, const float* x, int64_t stride, uint8_t* bytes,
-               float* values) {
+float RoundRow(const GemmInput& input, const float* x, int64_t stride, const RowScratch& scratch) {
   const int64_t cols = input.cols;
+  float* values = scratch.values;
   float scale = 1.0f;
   switch (input.activation) {
     case DType::kE4M3: {
       static const E4M3Table table;
-      scale = QuantizeRowE4M3(x, cols, bytes);
-      for (int64_t k = 0; k < cols; ++k) values[k] = table.value[bytes[k]];
+      scale = QuantizeRowE4M3(x, cols, scratch.bytes);
+      for (int64_t k = 0; k < cols; ++k) values[k] = table.value[scratch.bytes[k]];
       break;
     }
     case DType::kBF16:
       for (int64_t k = 0; k < cols; ++k) values[k] = DecodeBF16(EncodeBF16(x[k]));
       break;
-    default: std::memcpy(values, x, static_cast<size_t>(cols) * sizeof(float));
+    default:
+      if (values != x) std::memcpy(values, x, static_cast<size_t>(cols) * sizeof(float));
   }
   std::memset(values + cols, 0, static_cast<size_t>(stride - cols) * sizeof(float));
   return scale;
 }
 
-// Writes stride codes and the sums before every 16 of them; returns the row's scale.
-float QuantizeRow(const float* x, int64_t cols, int64_t stride, int8_t* codes, uint32_t* sums) {
-  const float scale = QuantizeRowI8(x, cols, codes);
-  std::memset(codes + cols, 0, static_cast<size_t>(stride - cols));
-  sums[0] = 0;
-  for (int64_t b = 0; b < stride / 16; ++b) {
-    int32_t sum = 0;
-    for (int64_t k = 0; k < 16; ++k) sum += codes[b * 16 + k];
-    sums[b + 1] = sums[b] + static_cast<uint32_t>(sum);
+// The parts of a prepared input that are still written to.
+struct Parts {
+  float* scales;
+  float* values;
+  int8_t* codes;
+  int32_t* sums;
+  RowRest* rests;
+  uint32_t* rest_counts;
+};
+
+class Preparation {
+ public:
+  Preparation(const GemmInput& input, const PreparedInput& prepared, const Parts& parts,
+              int64_t begin)
+      : input_(input), p_(prepared), parts_(parts), begin_(begin) {}
+
+  void Tile(int64_t tile, const RowScratch& scratch) const {
+    const int64_t rows = p_.RowsOf(tile), first = tile * p_.tile_rows();
+    int64_t rests[kTileLines];
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* x = Normalized(begin_ + first + r, scratch);
+      if (p_.values != nullptr) {
+        parts_.scales[first + r] = RoundRow(input_, x, p_.stride, scratch);
+        StoreValues(scratch.values, tile, r, rows);
+      } else {
+        parts_.scales[first + r] = Bytes(x, r, scratch, &rests[r]);
+        for (int64_t d = 0; d < p_.digits; ++d) {
+          StoreLine(scratch, scratch.lines[d], tile, r * p_.digits + d, rows * p_.digits);
+        }
+      }
+    }
+    if (p_.digits == 2) MergeRests(tile, rows, scratch.rests, rests);
   }
-  return scale;
-}
+
+ private:
+  // The row after normalization, if there is one.
+  const float* Normalized(int64_t row, const RowScratch& scratch) const {
+    const float* x = input_.x + row * input_.stride;
+    if (input_.norm == nullptr) return x;
+    RmsNormRow(x, input_.norm, input_.norm_epsilon, input_.cols, scratch.values);
+    return scratch.values;
+  }
+
+  // Writes the lines and the rests of row `row` of a tile to scratch; returns its scale.
+  float Bytes(const float* x, int64_t row, const RowScratch& scratch, int64_t* rests) const {
+    const int64_t cols = input_.cols;
+    const size_t padding = static_cast<size_t>(p_.stride - cols);
+    if (p_.digits == 1) {
+      std::memset(scratch.lines[0] + cols, 0, padding);
+      return QuantizeRowI8(x, cols, scratch.lines[0]);
+    }
+    std::memset(scratch.bytes + cols, 0, padding);
+    const float scale = QuantizeRowE4M3(x, cols, scratch.bytes);
+    *rests = SplitE4M3(scratch.bytes, p_.stride, scratch.lines[0], scratch.lines[1],
+                       scratch.rests + row * (p_.stride / 4));
+    return scale;
+  }
+
+  void StoreValues(const float* from, int64_t tile, int64_t row, int64_t rows) const {
+    float* to = parts_.values + tile * kTileLines * p_.stride;
+    if (p_.rows <= kFewRows) {
+      for (int64_t k = 0; k < p_.stride; ++k) to[4 * row + FewRowsOffset(rows, k)] = from[k];
+    } else {
+      for (int64_t k = 0; k < p_.stride; ++k) to[k * rows + row] = from[k];
+    }
+  }
+
+  void StoreLine(const RowScratch& scratch, const int8_t* from, int64_t tile, int64_t line,
+                 int64_t lines) const {
+    int8_t* to = parts_.codes + tile * kTileLines * p_.stride + line * 4;
+    for (int64_t k = 0; k < p_.stride; k += 4) std::memcpy(to + k * lines, from + k, 4);
+    SumSixteens(from, p_.stride, scratch.sums);
+    int32_t* sums = parts_.sums + tile * kTileLines * p_.blocks() + line;
+    uint32_t sum = 0;
+    *sums = 0;
+    for (int64_t b = 0; b < p_.stride / 16; ++b) {
+      sum += static_cast<uint32_t>(scratch.sums[b]);
+      sums += lines;
+      std::memcpy(sums, &sum, sizeof(sum));
+    }
+  }
+
+  // The rests of all rows of a tile, by their columns, then rows. from: [rows][stride / 4].
+  void MergeRests(int64_t tile, int64_t rows, const RestQuad* from, const int64_t* counts) const {
+    RowRest* to = parts_.rests + tile * p_.most_rests();
+    uint32_t* before = parts_.rest_counts + tile * p_.blocks();
+    uint32_t count = 0;
+    int64_t next[kTileLines] = {};
+    for (int64_t b = 0; b < p_.blocks(); ++b) {
+      before[b] = count;
+      for (int64_t r = 0; r < rows; ++r) {
+        const RestQuad* row = from + r * (p_.stride / 4);
+        for (; next[r] < counts[r] && row[next[r]].column < 16 * (b + 1); ++next[r]) {
+          const RestQuad& q = row[next[r]];
+          to[count++] = {q, static_cast<int32_t>(r),
+                         q.rest[0] + q.rest[1] + q.rest[2] + q.rest[3]};
+        }
+      }
+    }
+  }
+
+  const GemmInput& input_;
+  const PreparedInput& p_;
+  const Parts& parts_;
+  int64_t begin_;
+};
 
 }  // namespace
 
-PreparedInput PrepareInput(Workspace& workspace, const GemmInput& input, int64_t begin,
-                           int64_t count) {
-  const bool integer = input.activation == DType::kI8;
-  const bool tiled = count > kFewRows;
-  // Rows a power of two apart would fall into the same few cache sets: one more line.
-  const int64_t stride = RoundUp(input.cols, 16) + 16;
-  const int64_t stored_rows = tiled ? RoundUp(count, kInputTileRows) : count;
-  const int64_t scale_bytes = RoundUp(count * 4, 64);
-  const int64_t values_bytes = RoundUp(stored_rows * stride * (integer ? 1 : 4), 64);
-  const int64_t sums_bytes = integer ? RoundUp(count * (stride / 16 + 1) * 4, 64) : 0;
-  const int64_t scratch_bytes = RoundUp(input.cols * 4, 64) + RoundUp(stride, 64) + stride * 4;
-  const int threads = workspace.threads();
-  uint8_t* memory = workspace.Shared(static_cast<size_t>(scale_bytes + values_bytes + sums_bytes +
-                                                         threads * scratch_bytes));
-  float* scales = reinterpret_cast<float*>(memory);
-  float* values = reinterpret_cast<float*>(memory + scale_bytes);
-  int8_t* codes = reinterpret_cast<int8_t*>(values);
-  uint32_t* sums = reinterpret_cast<uint32_t*>(memory + scale_bytes + values_bytes);
-  uint8_t* scratches = memory + scale_bytes + values_bytes + sums_bytes;
+Operand OperandFor(DType activation, DType code) {
+  const bool integers = code == DType::kI4 || code == DType::kI8 || code == DType::kE2M3;
+  const bool bytes = activation == DType::kI8 || activation == DType::kE4M3;
+  return integers && bytes ? Operand::kBytes : Operand::kFloats;
+}
 
-  PreparedInput prepared;
-  prepared.rows = count;
-  prepared.stride = stride;
-  prepared.scales = scales;
-  if (integer) {
-    prepared.codes = codes;
-    prepared.sums = sums;
+PreparedInput PrepareInput(Workspace& workspace, const GemmInput& input, Operand operand,
+                           int64_t begin, int64_t count) {
+  const bool bytes = operand == Operand::kBytes;
+  PreparedInput p;
+  p.rows = count;
+  // Rows a power of two apart would fall into the same few cache sets: one more line.
+  p.stride = RoundUp(input.cols, 16) + 16;
+  p.digits = bytes && input.activation == DType::kE4M3 ? 2 : 1;
+  p.unit = p.digits == 2 ? kE4M3DigitUnit : 1.0f;
+
+  int64_t size = 0;
+  const auto take = [&](int64_t part) {
+    const int64_t offset = size;
+    size += RoundUp(part, 64);
+    return offset;
+  };
+  const int threads = workspace.threads();
+  const int64_t scales_at = take(count * 4);
+  const int64_t lines_at = take(p.lines() * p.stride * (bytes ? 1 : 4));
+  const int64_t sums_at = take(bytes ? p.lines() * p.blocks() * 4 + 64 : 0);
+  const int64_t counts_at = take(p.digits == 2 ? p.tiles() * p.blocks() * 4 : 0);
+  const int64_t rests_at = take(
+      p.digits == 2 ? p.tiles() * p.most_rests() * static_cast<int64_t>(sizeof(RowRest)) : 0);
+  const int64_t scratch_bytes = RoundUp(RowScratch::Bytes(p.stride), 64);
+  const int64_t scratch_at = take(threads * scratch_bytes);
+  uint8_t* memory = workspace.Shared(static_cast<size_t>(size));
+
+  const Parts parts = {reinterpret_cast<float*>(memory + scales_at),
+                       reinterpret_cast<float*>(memory + lines_at),
+                       reinterpret_cast<int8_t*>(memory + lines_at),
+                       reinterpret_cast<int32_t*>(memory + sums_at),
+                       reinterpret_cast<RowRest*>(memory + rests_at),
+                       reinterpret_cast<uint32_t*>(memory + counts_at)};
+  p.scales = parts.scales;
+  if (bytes) {
+    p.codes = parts.codes;
+    p.sums = parts.sums;
   } else {
-    prepared.values = values;
+    p.values = parts.values;
+  }
+  if (p.digits == 2) {
+    p.rests = parts.rests;
+    p.rest_counts = parts.rest_counts;
   }
 
-  const auto prepare_rows = [&](int thread, int64_t first, int64_t last) {
-    uint8_t* own = scratches + thread * scratch_bytes;
-    uint8_t* bytes = own + RoundUp(input.cols * 4, 64);
-    const RowScratch scratch{reinterpret_cast<float*>(own), bytes,
-                             reinterpret_cast<float*>(bytes + RoundUp(stride, 64))};
-    for (int64_t r = first; r < last; ++r) {
-      const float* x = NormalizedRow(input, begin + r, scratch);
-      if (integer) {
-        int8_t* row = tiled ? reinterpret_cast<int8_t*>(scratch.bytes) : codes + r * stride;
-        scales[r] = QuantizeRow(x, input.cols, stride, row, sums + r * (stride / 16 + 1));
-        if (!tiled) continue;
-        int8_t* to = codes + (prepared.TiledCodes(r, 0) - prepared.codes);
-        for (int64_t k = 0; k < stride; k += 4) std::memcpy(to + k * kInputTileRows, row + k, 4);
-      } else {
-        float* row = tiled ? scratch.values : values + r * stride;
-        scales[r] = RoundRow(input, x, stride, scratch.bytes, row);
-        if (!tiled) continue;
-        float* to = values + (prepared.TiledValues(r, 0) - prepared.values);
-        for (int64_t k = 0; k < stride; ++k) to[k * kInputTileRows] = row[k];
-      }
-    }
+  const Preparation preparation(input, p, parts, begin);
+  const auto prepare = [&](int thread, int64_t first, int64_t last) {
+    const RowScratch scratch(memory + scratch_at + thread * scratch_bytes, p.stride);
+    for (int64_t t = first; t < last; ++t) preparation.Tile(t, scratch);
   };
-  if (!tiled) {
-    prepare_rows(0, 0, count);  // a row or two cost less than waking the others
+  if (p.tiles() == 1) {
+    prepare(0, 0, 1);  // few rows cost less than waking the others
   } else {
-    // Whole tiles: no two threads write to one cache line.
     workspace.pool().Run([&](int thread) {
-      const Range tiles = Share(stored_rows / kInputTileRows, thread, threads);
-      prepare_rows(thread, tiles.begin * kInputTileRows,
-                   std::min(tiles.end * kInputTileRows, count));
+      const Range tiles = Share(p.tiles(), thread, threads);
+      prepare(thread, tiles.begin, tiles.end);
     });
   }
-  return prepared;
+  return p;
 }
 
 }  // namespace nibble

@@ -1,55 +1,85 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Activations made ready for the kernels: normalized, rounded to the activation type,
-// padded with zeros to the 16 columns of a tile, and laid out for the kernel that reads
-// them.
+// padded with zeros to the 16 columns of a tile, and laid out so that a register tile
+// reads one sequential stream.
 //
-//   up to 4 rows   row after row, [rows][stride]
-//   more           tiles of 12 rows, so that a register tile reads one sequential stream:
-//                  F32 [tile][stride][12], codes [tile][stride / 4][12][4]
+//   lines   a row of values is one line; as bytes, A8I is one line of codes and A8F two,
+//           the high and the low digits of its values (e4m3_digits.h): lines 2r and 2r + 1
+//   tiles   12 lines each, the last with what is left, R of them:
+//             F32    [tile][stride][R]; of at most 4 rows in all: [stride / 4][R][4], columns
+//                    of a quad in the order 0 2 1 3, which is how pairs of 16-bit weights
+//                    come apart (gemm_sixbit-inl.h)
+//             bytes  [tile][stride / 4][R][4]
 #pragma once
 
 #include <cstdint>
 
+#include "kernels-cpu/gemm/e4m3_digits.h"
 #include "kernels-cpu/gemm/gemm.h"
 
 namespace nibble {
 
-// Rows up to which a kernel decodes weights in registers instead of into scratch.
+// Lines of a tile: with two vectors of outputs each, 24 accumulators, two weights and a
+// broadcast fit the 32 registers of AVX-512 and NEON; other targets take a tile in halves.
+inline constexpr int64_t kTileLines = 12;
+
+// Rows of floats up to which weights are decoded in registers instead of into scratch.
 inline constexpr int64_t kFewRows = 4;
-// Rows of a tile of activations: with two vectors of outputs each, 24 accumulators, two
-// weights and a broadcast fit the 32 registers of AVX-512 and NEON; other targets take the
-// tile in halves.
-inline constexpr int64_t kInputTileRows = 12;
+// Where column k of a row of few rows lies behind the row's first value.
+inline constexpr int64_t FewRowsOffset(int64_t rows, int64_t k) {
+  return k / 4 * 4 * rows + (k % 4 % 2 * 2 + k % 4 / 2);
+}
+
+// What the kernels multiply.
+enum class Operand {
+  kFloats,  // F32 values
+  kBytes,   // integer dot products of bytes: A8I and A8F with weights that are integers
+};
+
+// How the product of an activation type with a code type is computed.
+Operand OperandFor(DType activation, DType code);
+
+// A rest, of row `row` of its tile, and the sum of its four bytes.
+struct RowRest {
+  RestQuad quad;
+  int32_t row;
+  int32_t sum;
+};
 
 // Lives in the workspace's shared scratch.
 struct PreparedInput {
   int64_t rows = 0;
-  int64_t stride = 0;             // columns of a row: cols padded to 16, and more
+  int64_t stride = 0;             // columns of a line: cols padded to 16, and more
+  int64_t digits = 1;             // lines of a row
   const float* scales = nullptr;  // [rows], what to multiply a finished sum with
-  const float* values = nullptr;  // F32, A16 and A8F: the rounded values, not yet scaled
-  const int8_t* codes = nullptr;  // A8I
-  // A8I: sums of a row's codes before each multiple of 16 columns, so that the sum of any
-  // segment is one subtraction; it corrects for weights that are stored with an offset.
-  // Modulo 2^32, which a difference of neighbours does not notice.
-  const uint32_t* sums = nullptr;
+  float unit = 1;                 // and what else: a power of two
 
-  // stride / 16 + 1 of them.
-  const uint32_t* RowSums(int64_t row) const { return sums + row * (stride / 16 + 1); }
+  const float* values = nullptr;  // kFloats: the rounded values, not yet scaled
+  const int8_t* codes = nullptr;  // kBytes
+  // kBytes, [tile][stride / 16 + 1][R]: sums of a line's codes before each multiple of 16
+  // columns, so that the sum of any segment is one subtraction; it corrects for weights
+  // that are stored with an offset. Wraps, which a difference of neighbours does not notice.
+  // 64 bytes behind the last may be read.
+  const int32_t* sums = nullptr;
+  // Two digits only: the rests of tile t, by their columns, are rests[t * most_rests() + i],
+  // and rest_counts[t * blocks() + b] of them lie before column 16 b.
+  const RowRest* rests = nullptr;
+  const uint32_t* rest_counts = nullptr;
 
-  // More than kFewRows rows: where row `row` has its first value of column `column` (a
-  // multiple of 4 for codes); the next column is kInputTileRows values on.
-  const float* TiledValues(int64_t row, int64_t column) const {
-    return values + (row / kInputTileRows * stride + column) * kInputTileRows + row % kInputTileRows;
-  }
-  const int8_t* TiledCodes(int64_t row, int64_t column) const {
-    return codes + (row / kInputTileRows * stride + column) * kInputTileRows +
-           row % kInputTileRows * 4;
+  int64_t blocks() const { return stride / 16 + 1; }
+  int64_t most_rests() const { return tile_rows() * (stride / 4); }
+  int64_t lines() const { return rows * digits; }
+  int64_t tile_rows() const { return kTileLines / digits; }
+  int64_t tiles() const { return DivUp(rows, tile_rows()); }
+  // Rows of tile t.
+  int64_t RowsOf(int64_t t) const {
+    return rows - t * tile_rows() < tile_rows() ? rows - t * tile_rows() : tile_rows();
   }
 };
 
 // rows [begin, begin + count) of input. Throws std::bad_alloc.
-PreparedInput PrepareInput(Workspace& workspace, const GemmInput& input, int64_t begin,
-                           int64_t count);
+PreparedInput PrepareInput(Workspace& workspace, const GemmInput& input, Operand operand,
+                           int64_t begin, int64_t count);
 
 }  // namespace nibble

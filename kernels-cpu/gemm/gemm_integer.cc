@@ -1,19 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// I4 and I8 weights times A8I activations: integer dot products (VNNI's vpdpbusd, or what
-// Highway makes of it elsewhere).
+// Integer weights (I4, I8, E2M3) times activations held as bytes (A8I, A8F): dot products of
+// four bytes a lane (VNNI's vpdpbusd, or what stands in for it: byte_dot-inl.h).
 //
-//        x[m][k..k+3], four signed bytes, broadcast to 16 lanes
-//     *  four unsigned bytes a lane: columns k..k+3 of weight rows n..n+15 (tile.h)
-//     -> acc[m][n..n+15], 32-bit
+//        x[line][k..k+3], four signed bytes, broadcast to 16 lanes
+//     *  four unsigned bytes a lane: columns k..k+3 of weight rows n..n+15 (a quad)
+//     -> sum[line][n..n+15], 32-bit
 //
-// The instruction wants one unsigned operand, so weights are stored as q + 8 (I4) and
-// q + 128 (I8), and an accumulator starts at -8 or -128 times the segment's sum of x
-// instead of at 0.
+// The instruction wants one unsigned operand, so weights are stored as q + 8 (I4), q + 128
+// (I8), or turned into 8 w + 64 (E2M3: multiples of 1/8 up to 7.5), and a sum starts at
+// minus that offset times the sum of the segment's x instead of at 0.
 //
-// Overflow. A segment has at most 256 columns: |sum| <= 256 * 255 * 128 < 2^23, and with
-// the correction < 2^24, exact in I32 and in F32. Only the product with the group's scale
-// and the sum over segments round: error at most (segments + 2) * 2^-24 * sum|terms|.
+// A row of A8I is one line. A row of A8F is two, the high and the low digits of its values
+// (e4m3_digits.h); 256 times the first sum plus the second is the sum of the row, but for
+// the rests, which a short list adds.
+//
+//   few lines (at most 12: decode)   quads come from memory through registers: 4 streams
+//                                    of panels for 1..4 lines, 2 for more
+//   many lines (prefill)             a segment of two panels is turned into bytes once, 8 KiB,
+//                                    and serves all tiles of 12 lines x 2 panels: 24 sums
+//
+// Overflow. A segment has at most 256 columns. One line: |sum| <= 256 * 255 * 128 < 2^23,
+// and with the correction < 2^24. Two lines: 256 high + low is the sum of at most 256
+// products of |q| <= 128 with |h| <= 28672, < 2^30; in between only 256 times the sum of
+// the high digits counts, |high| <= 112, < 2^30 as well. Rests: 256 * 128 * 4 = 2^17. All
+// exact in I32. The conversion to F32, the product with the group's scale and the sum over
+// segments and rests round, each at most once a column: below (K + 3) * 2^-24 * sum|terms|.
 #include <algorithm>
 #include <cstring>
 
@@ -23,6 +35,7 @@
 //
 #include "hwy/cache_control.h"
 #include "kernels-cpu/gemm/gemm_kernels.h"
+#include "kernels-cpu/numerics/byte_dot-inl.h"
 #include "kernels-cpu/numerics/tile_decode-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -30,222 +43,480 @@ namespace nibble {
 namespace HWY_NAMESPACE {
 namespace {  // the same names in other files are other functions
 
-using TileBytesU = hn::Repartition<uint8_t, TileF>;
-using TileBytesI = hn::Repartition<int8_t, TileF>;
-using VB = hn::Vec<TileBytesU>;
-using VI = hn::Vec<TileI>;
+// Bytes that a stream of weights is fetched ahead: some 100 ns of one of 8 streams.
+constexpr int64_t kPrefetchBytes = 1024;
+// The same while segments are decoded, one after the other: about a segment of I4.
+constexpr int64_t kNextSegmentBytes = 2176;
+constexpr int64_t kQuadBytes = 64;  // of 16 lanes
 
-constexpr int64_t kPrefetchBytes = 1536;
-constexpr int64_t kStep = 64;  // bytes of a tile step
+// ---- sources of quads ----
+//
+// Quad<kQuad>(chunk, lane): columns 4 kQuad .. 4 kQuad + 3 of a chunk of 16 columns, from
+// lane `lane` on, as unsigned bytes.
+
+HWY_INLINE VU8 LowNibbles(VU word) {
+  return hn::BitCast(TileU8(), hn::And(word, hn::Set(TileU(), 0x0F0F0F0Fu)));
+}
+
+struct I4Source {
+  static constexpr DType kType = DType::kI4;
+  static constexpr int64_t kChunkBytes = TileBytes(DType::kI4, kTileColumns);
+  static constexpr int32_t kOffset = 8;
+  static constexpr bool kSevenBits = true;  // no byte is above 127
+  template <int kQuad>
+  HWY_INLINE VU8 Quad(const uint8_t* chunk, size_t lane) const {
+    const VU word = LoadWords(chunk + kQuad / 2 * kQuadBytes, lane);
+    return LowNibbles(kQuad % 2 == 0 ? word : hn::ShiftRight<4>(word));
+  }
+};
+
+template <int32_t kBias, bool kSmall>
+struct ByteSource {
+  static constexpr int64_t kChunkBytes = 4 * kQuadBytes;
+  static constexpr int32_t kOffset = kBias;
+  static constexpr bool kSevenBits = kSmall;
+  template <int kQuad>
+  HWY_INLINE VU8 Quad(const uint8_t* chunk, size_t lane) const {
+    return hn::BitCast(TileU8(), LoadWords(chunk + kQuad * kQuadBytes, lane));
+  }
+};
+struct I8Source : ByteSource<128, false> {
+  static constexpr DType kType = DType::kI8;
+};
+
+// 8 w + 64 of a code of E2M3: magnitudes 0..15 are themselves, 16..23 twice 8..15, 24..31
+// four times.
+struct E2M3Source {
+  static constexpr DType kType = DType::kE2M3;
+  static constexpr int64_t kChunkBytes = TileBytes(DType::kE2M3, kTileColumns);
+  static constexpr int32_t kOffset = 64;
+  static constexpr bool kSevenBits = true;
+
+  // Byte: columns 4 kQuad + i in bits 0..5 of byte i; the bits above are anything.
+  template <int kQuad>
+  HWY_INLINE VU8 Codes(const uint8_t* chunk, size_t lane) const {
+    const TileU du;
+    const VU low = Shifted<4 * (kQuad % 2)>(LoadWords(chunk + kQuad / 2 * kQuadBytes, lane));
+    const VU high = Shifted<2 * kQuad - 4>(LoadWords(chunk + 2 * kQuadBytes, lane));
+    const VU mask = hn::Set(du, 0x0F0F0F0Fu);
+    return hn::BitCast(TileU8(), hn::BitwiseIfThenElse(mask, low, high));
+  }
+
+#if HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86
+  VU8 table;
+  E2M3Source() {
+    HWY_ALIGN uint8_t values[64];
+    for (int code = 0; code < 64; ++code) {
+      const int m = code % 8, e = code / 8 % 4;
+      const int magnitude = e == 0 ? m : (8 + m) << (e - 1);
+      values[code] = static_cast<uint8_t>(code < 32 ? 64 + magnitude : 64 - magnitude);
+    }
+    table = hn::Load(TileU8(), values);
+  }
+  template <int kQuad>
+  HWY_INLINE VU8 Quad(const uint8_t* chunk, size_t lane) const {
+    // vpermb looks only at six bits of an index.
+    VU8 codes = Codes<kQuad>(chunk, lane);
+    VU8 bytes;
+    asm("vpermb %2, %1, %0" : "=v"(bytes.raw) : "v"(codes.raw), "v"(table.raw));
+    return bytes;
+  }
+#else
+  template <int kQuad>
+  HWY_INLINE VU8 Quad(const uint8_t* chunk, size_t lane) const {
+    const TileU8 d8;
+    const VU8 code = Codes<kQuad>(chunk, lane);
+    const VU8 magnitude = hn::And(code, hn::Set(d8, 31));
+    const VU8 sixteen = hn::And(code, hn::Set(d8, 7));
+    const VU8 eight = hn::Or(sixteen, hn::Set(d8, 8));
+    const VU8 twice = hn::Add(eight, eight), four = hn::Add(twice, twice);
+    VU8 value = hn::IfThenElse(hn::Gt(magnitude, hn::Set(d8, 15)), twice, magnitude);
+    value = hn::IfThenElse(hn::Gt(magnitude, hn::Set(d8, 23)), four, value);
+    const auto negative = hn::Ne(hn::And(code, hn::Set(d8, 32)), hn::Zero(d8));
+    const VU8 bias = hn::Set(d8, 64);
+    return hn::IfThenElse(negative, hn::Sub(bias, value), hn::Add(bias, value));
+  }
+#endif
+};
+
+// ---- dot products ----
+
+template <ByteDotUnit kUnit, bool kSevenBits>
+HWY_INLINE VI Dot(VU8 w, VI8 x, VI sum) {
+#if HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86
+  // As an intrinsic, GCC 12 copies the sum before each product and runs out of registers:
+  // half the speed.
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(w.raw), "v"(x.raw));
+  return sum;
+#else
+  return kSevenBits ? NibbleDot<kUnit>(w, x, sum) : ByteDot<kUnit>(w, x, sum);
+#endif
+}
 
 // Four activations for every lane.
-HWY_INLINE hn::Vec<TileBytesI> Quad(const int8_t* x) {
+HWY_INLINE VI8 Broadcast(const int8_t* x) {
   int32_t bits;
   std::memcpy(&bits, x, sizeof(bits));
-  return hn::BitCast(TileBytesI(), hn::Set(TileI(), bits));
+  return hn::BitCast(TileI8(), hn::Set(TileI(), bits));
 }
 
-HWY_INLINE VI Dot(VB w, hn::Vec<TileBytesI> x, VI acc) {
-  return hn::SumOfMulQuadAccumulate(TileI(), w, x, acc);
+// One quad of columns: kLines lines times kVecs vectors of weights.
+template <ByteDotUnit kUnit, int kQuad, int kLines, int kVecs, class Source>
+HWY_INLINE void AddQuad(const Source& source, const uint8_t* const (&w)[kVecs],
+                        const size_t (&lane)[kVecs], const int8_t* x, VI (&sum)[kLines * kVecs]) {
+  VU8 u[kVecs];
+  NIBBLE_UNROLL
+  for (int v = 0; v < kVecs; ++v) u[v] = source.template Quad<kQuad>(w[v], lane[v]);
+  NIBBLE_UNROLL
+  for (int line = 0; line < kLines; ++line) {
+    const VI8 xv = Broadcast(x + 4 * line);
+    NIBBLE_UNROLL
+    for (int v = 0; v < kVecs; ++v) {
+      VI& s = sum[line * kVecs + v];
+      s = Dot<kUnit, Source::kSevenBits>(u[v], xv, s);
+    }
+  }
 }
 
-HWY_INLINE VB LowNibbles(VU word) {
-  return hn::BitCast(TileBytesU(), hn::And(word, hn::Set(TileU(), 0x0F0F0F0Fu)));
-}
-HWY_INLINE VB HighNibbles(VU word) { return LowNibbles(hn::ShiftRight<4>(word)); }
+// What a register tile reads and adds to.
+template <int kVecs>
+struct TileOperands {
+  const uint8_t* codes[kVecs];   // the segment's, of each vector's panel
+  const uint8_t* scales[kVecs];  // the segment's 16
+  size_t lane[kVecs];            // first lane of each vector
+  float* acc[kVecs];             // of the tile's first row
+  const int8_t* x;               // of the tile's first line, the segment's first column
+  int64_t x_step;                // from a quad of columns to the next
+  const int32_t* start;          // [kLines] what the sums start at
+  DType scale_type;
+  int64_t columns;
+};
 
-// What an accumulator starts at: minus the weights' offset times the sum of the segment's
-// activations.
-template <DType kType>
-HWY_INLINE int32_t Correction(const PreparedInput& input, int64_t row, const Segment& s) {
-  const uint32_t* sums = input.RowSums(row) + s.column / 16;
-  return -(kType == DType::kI4 ? 8 : 128) * static_cast<int32_t>(sums[s.columns / 16] - sums[0]);
-}
-
-// acc += scale * sum, for a vector of accumulators in memory.
-HWY_INLINE void AddScaled(VF scale, VI sum, float* acc) {
-  const TileF df;
-  hn::StoreU(hn::MulAdd(hn::ConvertTo(df, sum), scale, hn::LoadU(df, acc)), df, acc);
-}
-
-// ---- few rows: codes go from memory through registers into the products ----
-
-template <DType kType, int kRows>
-HWY_INLINE void FewRowsSegment(const WeightFormat& format, const Segment& s, const uint8_t* panel,
-                               const PreparedInput& input, int64_t row, float* acc) {
+// acc += scales * (codes times x), for one segment.
+template <ByteDotUnit kUnit, int kDigits, int kLines, int kVecs, bool kPrefetch, class Source>
+HWY_INLINE void RegisterTile(const Source& source, const TileOperands<kVecs>& o) {
   const TileI di;
-  const int64_t stride = input.stride;
-  const int8_t* x = input.codes + row * stride + s.column;
-  for (size_t lane = 0; lane < kTileLanes; lane += hn::Lanes(di)) {
-    VI a[kRows], b[kRows];
+  const TileF df;
+  const uint8_t* w[kVecs];
+  size_t lane[kVecs];
+  VI sum[kLines * kVecs];
+  NIBBLE_UNROLL
+  for (int v = 0; v < kVecs; ++v) {
+    w[v] = o.codes[v];
+    lane[v] = o.lane[v];
+  }
+  NIBBLE_UNROLL
+  for (int line = 0; line < kLines; ++line) {
     NIBBLE_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      a[r] = hn::Set(di, Correction<kType>(input, row + r, s));
-      b[r] = hn::Zero(di);
-    }
-    const uint8_t* step = panel + s.codes_offset;
-    for (int64_t k = 0; k < s.columns; k += 8) {  // one step of I4, two of I8
-      hwy::Prefetch(step + kPrefetchBytes);
-      VB first, second;
-      if constexpr (kType == DType::kI4) {
-        const VU word = LoadWords(step, lane);
-        first = LowNibbles(word);
-        second = HighNibbles(word);
-        step += kStep;
-      } else {
-        hwy::Prefetch(step + kPrefetchBytes + kStep);
-        first = hn::BitCast(TileBytesU(), LoadWords(step, lane));
-        second = hn::BitCast(TileBytesU(), LoadWords(step + kStep, lane));
-        step += 2 * kStep;
-      }
+    for (int v = 0; v < kVecs; ++v) sum[line * kVecs + v] = hn::Set(di, o.start[line]);
+  }
+  const int8_t* x = o.x;
+  for (int64_t k = 0; k < o.columns; k += kTileColumns) {
+    if constexpr (kPrefetch) {
       NIBBLE_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        a[r] = Dot(first, Quad(x + r * stride + k), a[r]);
-        b[r] = Dot(second, Quad(x + r * stride + k + 4), b[r]);
+      for (int v = 0; v < kVecs; ++v) {
+        NIBBLE_UNROLL
+        for (int64_t b = 0; b < Source::kChunkBytes; b += 64) {
+          hwy::Prefetch(w[v] + kPrefetchBytes + b);
+        }
       }
     }
-    const VF scale = LoadScales(format.scale, panel + s.scales_offset, lane);
+    AddQuad<kUnit, 0, kLines, kVecs>(source, w, lane, x, sum);
+    AddQuad<kUnit, 1, kLines, kVecs>(source, w, lane, x + o.x_step, sum);
+    AddQuad<kUnit, 2, kLines, kVecs>(source, w, lane, x + 2 * o.x_step, sum);
+    AddQuad<kUnit, 3, kLines, kVecs>(source, w, lane, x + 3 * o.x_step, sum);
+    x += 4 * o.x_step;
     NIBBLE_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      AddScaled(scale, hn::Add(a[r], b[r]), acc + r * kUnitColumns + lane);
+    for (int v = 0; v < kVecs; ++v) w[v] += Source::kChunkBytes;
+  }
+  NIBBLE_UNROLL
+  for (int v = 0; v < kVecs; ++v) {
+    const VF scale = LoadScales(o.scale_type, o.scales[v], o.lane[v]);
+    NIBBLE_UNROLL
+    for (int r = 0; r < kLines / kDigits; ++r) {
+      VI s = sum[r * kDigits * kVecs + v];
+      if constexpr (kDigits == 2) {
+        s = hn::Add(hn::ShiftLeft<8>(s), sum[(2 * r + 1) * kVecs + v]);
+      }
+      float* to = o.acc[v] + r * kUnitColumns;
+      hn::StoreU(hn::MulAdd(hn::ConvertTo(df, s), scale, hn::LoadU(df, to)), df, to);
     }
   }
 }
 
-template <DType kType, int kRows>
-void FewRows(const PackedMatrix& m, int64_t panel, int64_t panels, const PreparedInput& input,
-             int64_t row, float* acc) {
-  std::fill(acc, acc + kRows * kUnitColumns, 0.0f);
-  for (int64_t p = 0; p < panels; ++p) {
-    for (const Segment& s : m.segments) {
-      FewRowsSegment<kType, kRows>(m.format, s, m.panel(panel + p), input, row,
-                                   acc + p * kPanelRows);
+// ---- a tile of lines with a segment of some panels ----
+
+// Lines that the registers hold sums of, for two vectors of outputs each.
+constexpr int kMostLines = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64 ? 12 : 6;
+static_assert(kTileLines % kMostLines == 0, "a register tile lies within a tile of lines");
+// Lines up to which four vectors are taken at once.
+constexpr int kWideLines = kMostLines == 12 ? 4 : 0;
+
+// A segment of a panel set, and one tile of lines.
+struct SegmentTile {
+  const Segment* segment;
+  const uint8_t* codes[kUnitPanels];
+  const uint8_t* scales[kUnitPanels];
+  int64_t panels;         // a multiple of 2
+  int first_panel;        // column of acc
+  DType scale_type;
+  int64_t lines;          // of the tile
+  const int8_t* x;
+  const int32_t* start;
+  float* acc;
+};
+
+// kStreams: 0 when the codes are decoded and in cache, else the panels that come from memory,
+// 2 or 4.
+template <ByteDotUnit kUnit, int kDigits, int kLines, int kStreams, class Source>
+HWY_INLINE void AllVectors(const Source& source, const SegmentTile& t, int64_t first_line) {
+  constexpr int kVecs = kLines <= kWideLines && kStreams == 4 ? 4 : 2;
+  const size_t lanes = hn::Lanes(TileI());
+  const int64_t vectors = t.panels * static_cast<int64_t>(kTileLanes / lanes);
+  for (int64_t base = 0; base < vectors; base += kVecs) {
+    TileOperands<kVecs> o;
+    NIBBLE_UNROLL
+    for (int v = 0; v < kVecs; ++v) {
+      const size_t at = static_cast<size_t>(base + v) * lanes;
+      const size_t panel = at / kTileLanes;
+      o.lane[v] = at % kTileLanes;
+      o.codes[v] = t.codes[panel];
+      o.scales[v] = t.scales[panel];
+      o.acc[v] = t.acc + first_line / kDigits * kUnitColumns +
+                 (t.first_panel + panel) * kPanelRows + o.lane[v];
+    }
+    o.x = t.x + 4 * first_line;
+    o.x_step = 4 * t.lines;
+    o.start = t.start + first_line;
+    o.scale_type = t.scale_type;
+    o.columns = t.segment->columns;
+    RegisterTile<kUnit, kDigits, kLines, kVecs, kStreams != 0>(source, o);
+  }
+}
+
+template <ByteDotUnit kUnit, int kDigits, int kLines, int kStreams, class Source>
+void Lines(const Source& source, const SegmentTile& t, int64_t first, int64_t lines) {
+  if (lines == kLines) {
+    AllVectors<kUnit, kDigits, kLines, kStreams>(source, t, first);
+  } else if constexpr (kLines > kDigits) {
+    Lines<kUnit, kDigits, kLines - kDigits, kStreams>(source, t, first, lines);
+  }
+}
+
+template <ByteDotUnit kUnit, int kDigits, int kStreams, class Source>
+void AllLines(const Source& source, const SegmentTile& t) {
+  for (int64_t first = 0; first < t.lines; first += kMostLines) {
+    Lines<kUnit, kDigits, kMostLines, kStreams>(source, t, first,
+                                                std::min<int64_t>(kMostLines, t.lines - first));
+  }
+}
+
+// ---- the parts around the dense sums ----
+
+// What the sums of a tile's lines start at: minus the weights' offset times the sum of the
+// segment's activations.
+// start: room for kTileLines rounded up to a vector.
+HWY_INLINE void Starts(const PreparedInput& input, int64_t tile, int64_t lines, const Segment& s,
+                       int32_t offset, int32_t* start) {
+  const TileI di;
+  const int32_t* sums = input.sums + tile * kTileLines * input.blocks();
+  const int32_t* from = sums + s.column / 16 * lines;
+  const int32_t* to = from + s.columns / 16 * lines;
+  for (int64_t i = 0; i < lines; i += static_cast<int64_t>(hn::Lanes(di))) {
+    const VI sum = hn::Sub(hn::LoadU(di, to + i), hn::LoadU(di, from + i));
+    hn::StoreU(hn::Mul(sum, hn::Set(di, -offset)), di, start + i);
+  }
+}
+
+// The quad at column k (a multiple of 4) of a segment's codes.
+template <class Source>
+HWY_INLINE VU8 QuadAt(const Source& source, const uint8_t* codes, int64_t k, size_t lane) {
+  const uint8_t* chunk = codes + k / 16 * Source::kChunkBytes;
+  switch (k / 4 % 4) {
+    case 0: return source.template Quad<0>(chunk, lane);
+    case 1: return source.template Quad<1>(chunk, lane);
+    case 2: return source.template Quad<2>(chunk, lane);
+    default: return source.template Quad<3>(chunk, lane);
+  }
+}
+
+// acc[0..15] of a row += scale * (codes times its rest).
+template <ByteDotUnit kUnit, class Source>
+HWY_INLINE void AddRest(const Source& source, const Segment& s, const RowRest& rest,
+                        const uint8_t* codes, const uint8_t* scales, DType scale_type,
+                        float* acc) {
+  const TileI di;
+  const TileF df;
+  const VI8 x = Broadcast(rest.quad.rest);
+  const VI start = hn::Set(di, -Source::kOffset * rest.sum);
+  for (size_t lane = 0; lane < kTileLanes; lane += hn::Lanes(di)) {
+    const VU8 w = QuadAt(source, codes, rest.quad.column - s.column, lane);
+    const VI sum = Dot<kUnit, Source::kSevenBits>(w, x, start);
+    const VF value = hn::Mul(hn::ConvertTo(df, sum), hn::Set(df, kE4M3RestUnit));
+    const VF scale = LoadScales(scale_type, scales, lane);
+    hn::StoreU(hn::MulAdd(value, scale, hn::LoadU(df, acc + lane)), df, acc + lane);
+  }
+}
+
+// The rests of a tile in one segment.
+template <ByteDotUnit kUnit, class Source>
+HWY_INLINE void AddRests(const Source& source, const PreparedInput& input, int64_t tile,
+                         const Segment& s, const uint8_t* const* codes,
+                         const uint8_t* const* scales, int64_t panels, DType scale_type,
+                         float* acc) {
+  const uint32_t* counts = input.rest_counts + tile * input.blocks() + s.column / 16;
+  const RowRest* rests = input.rests + tile * input.most_rests();
+  for (uint32_t i = counts[0]; i < counts[s.columns / 16]; ++i) {
+    for (int64_t p = 0; p < panels; ++p) {
+      AddRest<kUnit>(source, s, rests[i], codes[p], scales[p], scale_type,
+                     acc + rests[i].row * kUnitColumns + p * kPanelRows);
     }
   }
 }
 
-// ---- many rows: bytes of a segment, decoded once, serve every row ----
+const uint8_t* ScalesOf(const PackedMatrix& m, const Segment& s, int64_t panel) {
+  return m.panel(panel) + s.scales_offset;
+}
+const uint8_t* CodesOf(const PackedMatrix& m, const Segment& s, int64_t panel) {
+  return m.panel(panel) + s.codes_offset;
+}
 
-// [columns / 4][16 lanes][4] unsigned bytes of a segment: I8 as it stands, I4 spread out.
-template <DType kType>
-const uint8_t* SegmentBytes(const Segment& s, const uint8_t* panel, uint8_t* scratch) {
-  const uint8_t* step = panel + s.codes_offset;
-  if constexpr (kType == DType::kI8) return step;
-  const TileBytesU d8;
+const int8_t* TileCodes(const PreparedInput& input, int64_t tile, int64_t lines, const Segment& s) {
+  return input.codes + tile * kTileLines * input.stride + s.column * lines;
+}
+
+// ---- few lines: one tile ----
+
+template <ByteDotUnit kUnit, int kDigits, class Source>
+void FewLines(const PackedMatrix& m, const PanelSet& panels, const PreparedInput& input,
+              float* acc) {
+  const Source source;
+  const int64_t lines = input.lines();
+  std::fill(acc, acc + input.rows * kUnitColumns, 0.0f);
+  int32_t start[16];
+  SegmentTile t;
+  t.panels = RoundUp(panels.count, 2);
+  t.first_panel = 0;
+  t.scale_type = m.format.scale;
+  t.lines = lines;
+  t.start = start;
+  t.acc = acc;
+  for (const Segment& s : m.segments) {
+    t.segment = &s;
+    for (int64_t p = 0; p < kUnitPanels; ++p) {
+      t.codes[p] = CodesOf(m, s, panels.index[p]);
+      t.scales[p] = ScalesOf(m, s, panels.index[p]);
+    }
+    t.x = TileCodes(input, 0, lines, s);
+    Starts(input, 0, lines, s, Source::kOffset, start);
+    if (t.panels == 4) {
+      AllLines<kUnit, kDigits, 4>(source, t);
+    } else {
+      AllLines<kUnit, kDigits, 2>(source, t);
+    }
+    if constexpr (kDigits == 2) {
+      AddRests<kUnit>(source, input, 0, s, t.codes, t.scales, panels.count, m.format.scale, acc);
+    }
+  }
+}
+
+// ---- many lines: bytes of a segment, decoded once, serve every tile ----
+
+// [columns / 4][16 lanes][4] unsigned bytes of a segment: I8 as it stands.
+template <class Source>
+const uint8_t* SegmentBytes(const Source& source, const uint8_t* codes, int64_t columns,
+                            uint8_t* scratch) {
+  if constexpr (Source::kType == DType::kI8) return codes;
+  const TileU8 d8;
   uint8_t* to = scratch;
-  for (int64_t k = 0; k < s.columns; k += 8, step += kStep, to += 2 * kStep) {
-    for (size_t lane = 0; lane < kTileLanes; lane += hn::Lanes(TileI())) {
-      const VU word = LoadWords(step, lane);
-      hn::StoreU(LowNibbles(word), d8, to + 4 * lane);
-      hn::StoreU(HighNibbles(word), d8, to + kStep + 4 * lane);
+  for (int64_t k = 0; k < columns; k += kTileColumns, codes += Source::kChunkBytes) {
+    NIBBLE_UNROLL
+    for (int64_t b = 0; b < Source::kChunkBytes; b += 64) {
+      hwy::Prefetch(codes + kNextSegmentBytes + b);
     }
+    for (size_t lane = 0; lane < kTileLanes; lane += hn::Lanes(TileI())) {
+      hn::StoreU(source.template Quad<0>(codes, lane), d8, to + 4 * lane);
+      hn::StoreU(source.template Quad<1>(codes, lane), d8, to + kQuadBytes + 4 * lane);
+      hn::StoreU(source.template Quad<2>(codes, lane), d8, to + 2 * kQuadBytes + 4 * lane);
+      hn::StoreU(source.template Quad<3>(codes, lane), d8, to + 3 * kQuadBytes + 4 * lane);
+    }
+    to += 4 * kQuadBytes;
   }
   return scratch;
 }
 
-// One segment, kRows rows, two vectors of lanes: lane0 of panel0 and lane1 of panel1.
-template <DType kType, int kRows>
-HWY_INLINE void RegisterTile(const WeightFormat& format, const Segment& s, const uint8_t* panel0,
-                             const uint8_t* panel1, const uint8_t* w0, const uint8_t* w1,
-                             size_t lane0, size_t lane1, const PreparedInput& input, int64_t row,
-                             float* acc0, float* acc1) {
-  const TileI di;
-  const TileBytesU d8;
-  const int8_t* x = input.TiledCodes(row, s.column);
-  VI a[kRows], b[kRows];
-  NIBBLE_UNROLL
-  for (int r = 0; r < kRows; ++r) a[r] = b[r] = hn::Set(di, Correction<kType>(input, row + r, s));
-  for (int64_t k = 0; k < s.columns; k += 4) {
-    const VB u = hn::LoadU(d8, w0 + k * 16 + 4 * lane0);
-    const VB v = hn::LoadU(d8, w1 + k * 16 + 4 * lane1);
-    NIBBLE_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      const auto xv = Quad(x + k * kInputTileRows + 4 * r);
-      a[r] = Dot(u, xv, a[r]);
-      b[r] = Dot(v, xv, b[r]);
-    }
-  }
-  const VF scale0 = LoadScales(format.scale, panel0 + s.scales_offset, lane0);
-  const VF scale1 = LoadScales(format.scale, panel1 + s.scales_offset, lane1);
-  NIBBLE_UNROLL
-  for (int r = 0; r < kRows; ++r) {
-    AddScaled(scale0, a[r], acc0 + r * kUnitColumns);
-    AddScaled(scale1, b[r], acc1 + r * kUnitColumns);
-  }
-}
-
-constexpr int kTileRows = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64 ? 12 : 6;
-static_assert(kInputTileRows % kTileRows == 0, "a register tile lies within an input tile");
-
-template <DType kType, int kRows>
-void TileColumns(const WeightFormat& format, const Segment& s, const uint8_t* const* panels,
-                 const uint8_t* const* w, const PreparedInput& input, int64_t row, float* acc) {
-  const size_t lanes = hn::Lanes(TileI());
-  if (lanes == kTileLanes) {
-    RegisterTile<kType, kRows>(format, s, panels[0], panels[1], w[0], w[1], 0, 0, input, row, acc,
-                               acc + kPanelRows);
-    return;
-  }
-  for (int p = 0; p < 2; ++p) {
-    for (size_t lane = 0; lane < kTileLanes; lane += 2 * lanes) {
-      float* to = acc + p * kPanelRows + lane;
-      RegisterTile<kType, kRows>(format, s, panels[p], panels[p], w[p], w[p], lane, lane + lanes,
-                                 input, row, to, to + lanes);
-    }
-  }
-}
-
-template <DType kType, int kRows>
-void LastRows(int64_t rows, const WeightFormat& format, const Segment& s,
-              const uint8_t* const* panels, const uint8_t* const* w, const PreparedInput& input,
-              int64_t row, float* acc) {
-  if (rows == kRows) {
-    TileColumns<kType, kRows>(format, s, panels, w, input, row, acc);
-  } else if constexpr (kRows > 1) {
-    LastRows<kType, kRows - 1>(rows, format, s, panels, w, input, row, acc);
-  }
-}
-
-template <DType kType>
-void ManyRows(const PackedMatrix& m, int64_t panel, int64_t count, const PreparedInput& input,
-              int64_t row, int64_t rows, uint8_t* scratch, float* acc) {
+template <ByteDotUnit kUnit, int kDigits, class Source>
+void ManyLines(const PackedMatrix& m, const PanelSet& panels, const PreparedInput& input,
+               int64_t row, int64_t rows, const Destination& destination, uint8_t* scratch,
+               float* acc) {
+  const Source source;
+  const ByteSource<Source::kOffset, Source::kSevenBits> bytes;
   std::fill(acc, acc + rows * kUnitColumns, 0.0f);
-  const uint8_t* panels[2] = {m.panel(panel), m.panel(panel + count - 1)};
-  for (const Segment& s : m.segments) {
-    const uint8_t* w[2];
-    w[0] = SegmentBytes<kType>(s, panels[0], scratch);
-    w[1] = count == 1 ? w[0]
-                      : SegmentBytes<kType>(s, panels[1], scratch + kMaxSegment * kPanelRows);
-    int64_t r = 0;
-    for (; r + kTileRows <= rows; r += kTileRows) {
-      TileColumns<kType, kTileRows>(m.format, s, panels, w, input, row + r,
-                                    acc + r * kUnitColumns);
+  const int64_t first_tile = row / input.tile_rows();
+  const int64_t tiles = DivUp(rows, input.tile_rows());
+  int32_t start[16];
+  SegmentTile t;
+  t.panels = 2;
+  int64_t asked = 0;
+  t.scale_type = m.format.scale;
+  t.start = start;
+  for (int64_t pair = 0; pair < panels.count; pair += 2) {
+    t.first_panel = static_cast<int>(pair);
+    for (const Segment& s : m.segments) {
+      t.segment = &s;
+      const uint8_t* codes[2];
+      for (int64_t p = 0; p < 2; ++p) {
+        codes[p] = CodesOf(m, s, panels.index[pair + p]);
+        t.scales[p] = ScalesOf(m, s, panels.index[pair + p]);
+        t.codes[p] = SegmentBytes(source, codes[p], s.columns,
+                                  scratch + p * kMaxSegment * kPanelRows);
+      }
+      for (int64_t i = 0; i < tiles; ++i) {
+        const int64_t tile = first_tile + i;
+        t.lines = input.RowsOf(tile) * kDigits;
+        t.x = TileCodes(input, tile, t.lines, s);
+        t.acc = acc + i * input.tile_rows() * kUnitColumns;
+        if (asked < rows) destination.Prefetch(asked++);
+        Starts(input, tile, t.lines, s, Source::kOffset, start);
+        AllLines<kUnit, kDigits, 0>(bytes, t);
+        if constexpr (kDigits == 2) {
+          AddRests<kUnit>(source, input, tile, s, codes, t.scales, 2, m.format.scale,
+                          t.acc + pair * kPanelRows);
+        }
+      }
     }
-    LastRows<kType, kTileRows - 1>(rows - r, m.format, s, panels, w, input, row + r,
-                                   acc + r * kUnitColumns);
   }
 }
 
 // ---- choice ----
 
-template <DType kType>
-void Unit(const PackedMatrix& m, int64_t panel, int64_t panels, const PreparedInput& input,
-          int64_t row, int64_t rows, uint8_t* scratch, float* acc) {
-  switch (rows) {
-    case 1: return FewRows<kType, 1>(m, panel, panels, input, row, acc);
-    case 2: return FewRows<kType, 2>(m, panel, panels, input, row, acc);
-    case 3: return FewRows<kType, 3>(m, panel, panels, input, row, acc);
-    case 4: return FewRows<kType, 4>(m, panel, panels, input, row, acc);
-    default: return ManyRows<kType>(m, panel, panels, input, row, rows, scratch, acc);
+template <ByteDotUnit kUnit, int kDigits, class Source>
+void Unit(const PackedMatrix& m, const PanelSet& panels, const PreparedInput& input, int64_t row,
+          int64_t rows, const Destination& destination, uint8_t* scratch, float* acc) {
+  if (input.tiles() == 1) {
+    FewLines<kUnit, kDigits, Source>(m, panels, input, acc);
+  } else {
+    ManyLines<kUnit, kDigits, Source>(m, panels, input, row, rows, destination, scratch, acc);
   }
+}
+
+template <ByteDotUnit kUnit, class Source>
+UnitKernel UnitFor(const PreparedInput& input) {
+  return input.digits == 2 ? &Unit<kUnit, 2, Source> : &Unit<kUnit, 1, Source>;
 }
 
 }  // namespace
 
-void IntegerUnit(const PackedMatrix& m, int64_t panel, int64_t panels, const PreparedInput& input,
-                 int64_t row, int64_t rows, uint8_t* scratch, float* acc) {
-  const auto unit = m.format.code == DType::kI4 ? &Unit<DType::kI4> : &Unit<DType::kI8>;
-  unit(m, panel, panels, input, row, rows, scratch, acc);
+void IntegerUnit(const PackedMatrix& m, const PanelSet& panels, const PreparedInput& input,
+                 int64_t row, int64_t rows, const Destination& destination, uint8_t* scratch,
+                 float* acc) {
+  WithByteDotUnit([&](auto unit) HWY_ATTR {
+    constexpr ByteDotUnit kUnit = decltype(unit)::value;
+    const auto kernel = m.format.code == DType::kI4     ? UnitFor<kUnit, I4Source>(input)
+                        : m.format.code == DType::kI8 ? UnitFor<kUnit, I8Source>(input)
+                                                      : UnitFor<kUnit, E2M3Source>(input);
+    kernel(m, panels, input, row, rows, destination, scratch, acc);
+  });
 }
 
 }  // namespace HWY_NAMESPACE

@@ -1,33 +1,72 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What gemm.cc needs of the SIMD kernels: the sums of some rows of activations with one
-// or two neighbouring panels of weights.
+// What gemm.cc needs of the SIMD kernels: the sums of some rows of activations with a few
+// panels of weights, and what finishes them.
 #pragma once
 
 #include <cstdint>
 
+#include "hwy/cache_control.h"
 #include "kernels-cpu/gemm/gemm_input.h"
 #include "kernels-cpu/gemm/packed_matrix.h"
 
 namespace nibble {
 
-// A unit of work: two panels, 32 output columns, so that a register tile of the widest
-// vectors has two columns of accumulators. Units do not depend on the thread count.
-inline constexpr int64_t kUnitPanels = 2;
+// A unit of work: four panels, 64 output columns. With few rows they are four streams, so
+// that enough lines are on their way from memory; a hardware prefetcher follows each.
+inline constexpr int64_t kUnitPanels = 4;
 inline constexpr int64_t kUnitColumns = kUnitPanels * kPanelRows;
 
 // Scratch of one thread: a decoded segment of two panels in F32, 64-byte aligned.
-inline constexpr int64_t kUnitScratchBytes = kUnitPanels * kMaxSegment * kPanelRows * 4;
+inline constexpr int64_t kUnitScratchBytes = 2 * kMaxSegment * kPanelRows * 4;
 
-// acc[r][c] = sum over k of input row (row + r) times weight row (panel * 16 + c), group
-// scales applied, token scale and factor not. acc: [rows][kUnitColumns]; when panels is 1
-// the second half is undefined. row: a multiple of kInputTileRows, or at most kFewRows rows
-// in all.
-using UnitKernel = void (*)(const PackedMatrix& matrix, int64_t panel, int64_t panels,
+// Panels by their index, not necessarily neighbours; unused ones repeat the last.
+struct PanelSet {
+  int64_t index[kUnitPanels];
+  int64_t count;  // 1 to kUnitPanels
+};
+
+// Where the finished sums of a unit will go: kUnitColumns values in each row. A kernel of
+// many rows asks for them while it computes, so that the stores at the end do not wait for
+// the lines that they replace. data: null to ask for nothing.
+struct Destination {
+  const float* data;
+  int64_t stride;
+
+  void Prefetch(int64_t row) const {
+    if (data == nullptr) return;
+    for (int64_t c = 0; c < kUnitColumns; c += 16) hwy::Prefetch(data + row * stride + c);
+  }
+};
+
+// acc[r][16 i + c] = sum over k of input row (row + r) times weight row
+// (panels.index[i] * 16 + c), group scales applied; token scale, units and factor not.
+// acc: [rows][kUnitColumns]; columns behind the count are undefined. row: the first of a
+// tile. Adds nothing to what was there.
+using UnitKernel = void (*)(const PackedMatrix& matrix, const PanelSet& panels,
                             const PreparedInput& input, int64_t row, int64_t rows,
-                            uint8_t* scratch, float* acc);
+                            const Destination& destination, uint8_t* scratch, float* acc);
 
-UnitKernel FloatUnitKernel();    // every code type; F32, A16 and A8F values
-UnitKernel IntegerUnitKernel();  // I4 and I8 codes; A8I
+UnitKernel FloatUnitKernel();    // Operand::kFloats: every code type
+UnitKernel IntegerUnitKernel();  // Operand::kBytes: I4, I8 and E2M3 codes
+
+// What one unit of an integer code is worth: OperandFor's code types.
+inline constexpr float CodeUnit(DType code) { return code == DType::kE2M3 ? 0.125f : 1.0f; }
+
+// to[r][c] = acc[r][c] * unit * scales[r] * factors[c] (+ bias[c]) (+ residual[r][c]) for
+// `columns` columns; in this order. bias and residual may be null; to may be acc.
+struct FinishArguments {
+  const float* acc;  // rows kUnitColumns apart
+  int64_t rows, columns;
+  float unit;
+  const float* scales;
+  const float* factors;
+  const float* bias;
+  const float* residual;
+  int64_t residual_stride;
+  float* to;
+  int64_t to_stride;
+};
+void FinishRows(const FinishArguments& arguments);
 
 }  // namespace nibble
