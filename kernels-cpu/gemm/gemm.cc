@@ -2,7 +2,7 @@
 //
 // The driver: prepares the activations, deals the work to the threads, and finishes each
 // unit of 64 output columns while its sums are in the first-level cache. The sums
-// themselves are in gemm_float.cc and gemm_integer.cc.
+// themselves are in gemm_float.cc, gemm_integer.cc and gemm_bf16.cc.
 //
 //   few rows    (one tile of lines: decode) weights come from memory: a thread owns a
 //               contiguous range of panels, the one that it touched first, and reads it as
@@ -30,12 +30,26 @@ constexpr int64_t kRowChunk = 512;
 // 96 lines of 4096 bytes are 384 KiB; their sums with two panels 12 KiB.
 constexpr int64_t kBlockLines = 8 * kTileLines;
 
-UnitKernel KernelFor(Operand operand) {
-  return operand == Operand::kBytes ? IntegerUnitKernel() : FloatUnitKernel();
+// Whether a product is one of integers.
+bool IsInteger(DType activation, DType code) {
+  const bool integers = code == DType::kI4 || code == DType::kI8 || code == DType::kE2M3;
+  return integers && (activation == DType::kI8 || activation == DType::kE4M3);
 }
 
 Operand OperandFor(const GemmInput& input, const PackedMatrix& m) {
-  return OperandFor(input.activation, m.format.code);
+  const DType code = m.format.code;
+  if (IsInteger(input.activation, code)) return Operand::kBytes;
+  const bool pairs = input.activation != DType::kF32 && input.rows > kFewRows &&
+                     PairUnitKernel(code) != nullptr;
+  return pairs ? Operand::kPairs : Operand::kFloats;
+}
+
+UnitKernel KernelFor(Operand operand, const PackedMatrix& m) {
+  switch (operand) {
+    case Operand::kBytes: return IntegerUnitKernel();
+    case Operand::kPairs: return PairUnitKernel(m.format.code);
+    default: return FloatUnitKernel();
+  }
 }
 
 PanelSet Neighbours(const PackedMatrix& m, int64_t unit) {
@@ -88,7 +102,7 @@ void FinishUnit(const GemmOutput& out, const PanelSet& panels, const PreparedInp
     f.acc = acc + i * kPanelRows;
     f.rows = rows;
     f.columns = columns;
-    f.unit = input.values != nullptr ? 1.0f : input.unit * CodeUnit(m.format.code);
+    f.unit = input.codes == nullptr ? 1.0f : input.unit * CodeUnit(m.format.code);
     f.scales = input.scales + row;
     f.factors = m.panel_factors(panels.index[i]);
     f.bias = out.bias == nullptr ? nullptr : out.bias + n0;
@@ -154,7 +168,6 @@ void MatMulOf(Workspace& workspace, const GemmInput& input, Operand operand,
   constexpr int kMostAtOnce = 8;
   const PackedMatrix* matrices[kMostAtOnce];
   const GemmOutput* chosen[kMostAtOnce];
-  const UnitKernel kernel = KernelFor(operand);
   for (int first = 0; first < count;) {
     int n = 0;
     for (; first < count && n < kMostAtOnce; ++first) {
@@ -177,8 +190,8 @@ void MatMulOf(Workspace& workspace, const GemmInput& input, Operand operand,
                  const Destination destination = {
                      out.y + (begin + row) * out.stride + panels.index[0] * kPanelRows,
                      out.stride};
-                 kernel(*matrices[i], panels, prepared, row, rows, destination, scratch.kernel,
-                        acc);
+                 KernelFor(operand, *matrices[i])(*matrices[i], panels, prepared, row, rows,
+                                                  destination, scratch.kernel, acc);
                  FinishUnit(out, panels, prepared, begin, row, rows, acc, false);
                });
     }
@@ -192,13 +205,14 @@ bool HasKernel(DType code, DType activation) {
     case DType::kF32:
     case DType::kBF16:
     case DType::kE4M3: return true;
-    case DType::kI8: return OperandFor(activation, code) == Operand::kBytes;
+    case DType::kI8: return IsInteger(activation, code);
     default: return false;
   }
 }
 
 void MatMul(Workspace& workspace, const GemmInput& input, const GemmOutput* outputs, int count) {
   MatMulOf(workspace, input, Operand::kBytes, outputs, count);
+  MatMulOf(workspace, input, Operand::kPairs, outputs, count);
   MatMulOf(workspace, input, Operand::kFloats, outputs, count);
 }
 
@@ -206,7 +220,7 @@ void SwiGluMatMul(Workspace& workspace, const GemmInput& input, const GemmOutput
                   const GemmOutput& up) {
   const PackedMatrix &g = *gate.matrix, &w = *up.matrix;
   const Operand operand = OperandFor(input, g);
-  const UnitKernel kernel = KernelFor(operand);
+  const UnitKernel kernel = KernelFor(operand, g);
   const PackedMatrix* matrix = &g;  // both have one shape
   const int64_t chunk = std::min(kRowChunk, input.rows);
   for (int64_t begin = 0; begin < input.rows; begin += chunk) {

@@ -64,6 +64,7 @@ float RoundRow(const GemmInput& input, const float* x, int64_t stride, const Row
 struct Parts {
   float* scales;
   float* values;
+  uint16_t* pairs;
   int8_t* codes;
   int32_t* sums;
   RowRest* rests;
@@ -81,7 +82,7 @@ class Preparation {
     int64_t rests[kTileLines];
     for (int64_t r = 0; r < rows; ++r) {
       const float* x = Normalized(begin_ + first + r, scratch);
-      if (p_.values != nullptr) {
+      if (p_.codes == nullptr) {
         parts_.scales[first + r] = RoundRow(input_, x, p_.stride, scratch);
         StoreValues(scratch.values, tile, r, rows);
       } else {
@@ -119,6 +120,11 @@ class Preparation {
   }
 
   void StoreValues(const float* from, int64_t tile, int64_t row, int64_t rows) const {
+    if (p_.pairs != nullptr) {
+      uint16_t* to = parts_.pairs + tile * kTileLines * p_.stride + 2 * row;
+      for (int64_t k = 0; k < p_.stride; ++k) to[k / 2 * 2 * rows + k % 2] = EncodeBF16(from[k]);
+      return;
+    }
     float* to = parts_.values + tile * kTileLines * p_.stride;
     if (p_.rows <= kFewRows) {
       for (int64_t k = 0; k < p_.stride; ++k) to[4 * row + FewRowsOffset(rows, k)] = from[k];
@@ -169,15 +175,10 @@ class Preparation {
 
 }  // namespace
 
-Operand OperandFor(DType activation, DType code) {
-  const bool integers = code == DType::kI4 || code == DType::kI8 || code == DType::kE2M3;
-  const bool bytes = activation == DType::kI8 || activation == DType::kE4M3;
-  return integers && bytes ? Operand::kBytes : Operand::kFloats;
-}
-
 PreparedInput PrepareInput(Workspace& workspace, const GemmInput& input, Operand operand,
                            int64_t begin, int64_t count) {
   const bool bytes = operand == Operand::kBytes;
+  const int64_t element_bytes = bytes ? 1 : operand == Operand::kPairs ? 2 : 4;
   PreparedInput p;
   p.rows = count;
   // Rows a power of two apart would fall into the same few cache sets: one more line.
@@ -193,7 +194,7 @@ PreparedInput PrepareInput(Workspace& workspace, const GemmInput& input, Operand
   };
   const int threads = workspace.threads();
   const int64_t scales_at = take(count * 4);
-  const int64_t lines_at = take(p.lines() * p.stride * (bytes ? 1 : 4));
+  const int64_t lines_at = take(p.lines() * p.stride * element_bytes);
   const int64_t sums_at = take(bytes ? p.lines() * p.blocks() * 4 + 64 : 0);
   const int64_t counts_at = take(p.digits == 2 ? p.tiles() * p.blocks() * 4 : 0);
   const int64_t rests_at = take(
@@ -204,6 +205,7 @@ PreparedInput PrepareInput(Workspace& workspace, const GemmInput& input, Operand
 
   const Parts parts = {reinterpret_cast<float*>(memory + scales_at),
                        reinterpret_cast<float*>(memory + lines_at),
+                       reinterpret_cast<uint16_t*>(memory + lines_at),
                        reinterpret_cast<int8_t*>(memory + lines_at),
                        reinterpret_cast<int32_t*>(memory + sums_at),
                        reinterpret_cast<RowRest*>(memory + rests_at),
@@ -212,6 +214,8 @@ PreparedInput PrepareInput(Workspace& workspace, const GemmInput& input, Operand
   if (bytes) {
     p.codes = parts.codes;
     p.sums = parts.sums;
+  } else if (operand == Operand::kPairs) {
+    p.pairs = parts.pairs;
   } else {
     p.values = parts.values;
   }

@@ -11,6 +11,7 @@
 //                    of a quad in the order 0 2 1 3, which is how pairs of 16-bit weights
 //                    come apart (gemm_sixbit-inl.h)
 //             bytes  [tile][stride / 4][R][4]
+//             BF16   [tile][stride / 2][R][2]
 #pragma once
 
 #include <cstdint>
@@ -35,10 +36,8 @@ inline constexpr int64_t FewRowsOffset(int64_t rows, int64_t k) {
 enum class Operand {
   kFloats,  // F32 values
   kBytes,   // integer dot products of bytes: A8I and A8F with weights that are integers
+  kPairs,   // dot products of BF16 pairs: A16 and A8F, more than kFewRows rows
 };
-
-// How the product of an activation type with a code type is computed.
-Operand OperandFor(DType activation, DType code);
 
 // A rest, of row `row` of its tile, and the sum of its four bytes.
 struct RowRest {
@@ -56,7 +55,8 @@ struct PreparedInput {
   float unit = 1;                 // and what else: a power of two
 
   const float* values = nullptr;  // kFloats: the rounded values, not yet scaled
-  const int8_t* codes = nullptr;  // kBytes
+  const uint16_t* pairs = nullptr;  // kPairs: the same as BF16
+  const int8_t* codes = nullptr;    // kBytes
   // kBytes, [tile][stride / 16 + 1][R]: sums of a line's codes before each multiple of 16
   // columns, so that the sum of any segment is one subtraction; it corrects for weights
   // that are stored with an offset. Wraps, which a difference of neighbours does not notice.

@@ -47,8 +47,9 @@ using UnitKernel = void (*)(const PackedMatrix& matrix, const PanelSet& panels,
                             const PreparedInput& input, int64_t row, int64_t rows,
                             const Destination& destination, uint8_t* scratch, float* acc);
 
-UnitKernel FloatUnitKernel();    // Operand::kFloats: every code type
-UnitKernel IntegerUnitKernel();  // Operand::kBytes: I4, I8 and E2M3 codes
+UnitKernel FloatUnitKernel();           // Operand::kFloats: every code type
+UnitKernel IntegerUnitKernel();         // Operand::kBytes: I4, I8 and E2M3 codes
+UnitKernel PairUnitKernel(DType code);  // Operand::kPairs; null where there is none
 
 // What one unit of an integer code is worth: OperandFor's code types.
 inline constexpr float CodeUnit(DType code) { return code == DType::kE2M3 ? 0.125f : 1.0f; }

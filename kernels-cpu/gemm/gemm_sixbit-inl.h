@@ -47,7 +47,7 @@ namespace {
 using SixBitBytes = hn::Repartition<uint8_t, TileF>;
 using VSixBit = hn::Vec<SixBitBytes>;
 
-constexpr int64_t kSixBitAhead = 1536;  // bytes that a stream is fetched ahead
+constexpr int64_t kSixBitAhead = 3072;  // bytes that a stream is fetched ahead
 
 // vpermb looks only at the low six bits of an index.
 HWY_INLINE VSixBit LookUpSixBits(VSixBit table, VSixBit codes) {

@@ -230,6 +230,32 @@ TEST(Gemm, SwiGluPair) {
   }
 }
 
+// Beside one large element the others are small or subnormal codes of E4M3: their rests
+// (e4m3_digits.h) fill whole segments.
+TEST(Gemm, SmallActivationsBesideAnOutlier) {
+  auto random = TestRandom(38);
+  for (const DType code : {DType::kI4, DType::kI8, DType::kE2M3}) {
+    for (const int64_t rows : {1, 5, 6, 7, 50}) {
+      const Case c{{code, DType::kF32, 0}, DType::kE4M3, rows, 70, 272, false, true, false};
+      Operands o(random, c);
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t k = 0; k < c.k; ++k) o.x[r * c.k + k] *= std::exp2(-10.0f - float(r % 8));
+        o.x[r * c.k + r % c.k] = 4;
+      }
+      const Expected expected = Reference(c, o);
+      ForEachSimdTarget([&] {
+        Workspace workspace(2);
+        PoisonScratch(workspace);
+        const PackedMatrix m = PackMatrix(workspace.pool(), c.format, c.n, c.k, o.weights.view());
+        GuardedBuffer<float> y(c.rows * c.n);
+        const GemmOutput out = o.output(c, m, y.data());
+        MatMul(workspace, o.input(c), &out, 1);
+        ExpectClose(y, expected, Describe(c));
+      });
+    }
+  }
+}
+
 TEST(Gemm, NaNStaysInItsRow) {
   auto random = TestRandom(37);
   for (const DType a : {DType::kF32, DType::kBF16, DType::kE4M3, DType::kI8}) {
