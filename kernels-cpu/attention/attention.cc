@@ -10,23 +10,55 @@
 // neighbours in the batch; threads take tasks from a counter, and the states of key ranges
 // merge in their order. So a sequence has the same bits for any number of threads and in
 // any batch.
+//
+// Threads take runs of consecutive tasks, long ones first: consecutive ranges of keys lie
+// behind each other in memory, so that a task's thread can fetch the next one's keys, while
+// the short runs at the end even out what the threads have left. Who finishes the last range
+// of a query block merges its states.
 #include "kernels-cpu/attention/attention.h"
 
 #include <algorithm>
 #include <atomic>
+#include <new>
 
 #include "kernels-cpu/attention/query_block.h"
 
 namespace nibble {
 namespace {
 
+// A call's tasks, handed out to its threads.
+class TaskQueue {
+ public:
+  TaskQueue(int64_t tasks, int threads) : tasks_(tasks), threads_(threads) {}
+
+  // The next run of tasks; empty when there are none left. A run is a quarter of a thread's
+  // share of what is left: the first ones may be twice as long as others of the same length
+  // (late query blocks of a prefill), and must still not be what all others wait for.
+  Range Take() {
+    int64_t begin = next_.load(std::memory_order_relaxed);
+    for (;;) {
+      const int64_t left = tasks_ - begin;
+      if (left <= 0) return {begin, begin};
+      const int64_t run = std::max<int64_t>(1, left / (4 * threads_));
+      if (next_.compare_exchange_weak(begin, begin + run, std::memory_order_relaxed)) {
+        return {begin, begin + run};
+      }
+    }
+  }
+
+ private:
+  std::atomic<int64_t> next_{0};
+  const int64_t tasks_;
+  const int64_t threads_;
+};
+
 // Rows of a query block: enough that decoding a block of keys (about 4 operations an
 // element) is small beside using it (2 operations an element and row), few enough that
 // queries, scores and accumulators of head size 64 to 128 stay in a 256 KiB L2 cache.
 constexpr int64_t kBlockRows = 64;
-// A key range is worth a task of its own from this size on; merging it costs as much as
-// attending to about one key.
-constexpr int64_t kMinRangeKeys = 512;
+// A key range is worth a task of its own from this size on: rounding and packing the queries
+// and merging the result again cost as much as attending to some 30 keys.
+constexpr int64_t kMinRangeKeys = 1024;
 // A sequence is split by keys where it has fewer tasks than this, which would leave some
 // threads of a large machine idle or unevenly loaded; into at most kMaxStates tasks, which
 // bounds the memory of their states.
@@ -42,6 +74,7 @@ struct SequencePlan {
   int64_t ranges;        // key ranges; 1: a task finishes its rows itself
   int64_t first_task;
   int64_t first_state;   // floats from the start of all states
+  int64_t first_item;    // of the items (query block, kv head) of all sequences
 };
 
 SequencePlan PlanSequence(const Sequence& s, int64_t heads, int64_t kv_heads) {
@@ -83,6 +116,7 @@ struct AttentionCall {
   const Sequence* sequences;
   const SequencePlan* plans;
   float* states;
+  std::atomic<int32_t>* unfinished;  // [items] ranges that are not finished
 
   // Rows of every full query block of a sequence.
   int64_t BlockRows(const SequencePlan& plan) const { return plan.block_tokens * heads; }
@@ -105,11 +139,9 @@ struct AttentionCall {
     }
   }
 
-  void RunTask(const Sequence& s, const SequencePlan& plan, int64_t task, float* scratch) const {
-    // Late query blocks see the most keys: first, so that no thread ends on a long task.
-    const int64_t items = plan.blocks * kv_heads;
-    const int64_t item = items - 1 - task / plan.ranges;
-    const int64_t range = task % plan.ranges;
+  // The query block and keys of a task of a sequence.
+  QueryBlock TaskBlock(const Sequence& s, const SequencePlan& plan, int64_t task) const {
+    const int64_t item = TaskItem(plan, task), range = task % plan.ranges;
     const int64_t first = item / kv_heads * plan.block_tokens;
     const int64_t kv_head = item % kv_heads;
     QueryBlock block;
@@ -124,14 +156,38 @@ struct AttentionCall {
     block.key_begin = range * plan.range_keys;
     block.key_end = std::min(block.position + block.tokens, block.key_begin + plan.range_keys);
     block.scale = scale;
-    if (plan.ranges > 1) {
-      AttendQueryBlock(block, scratch, State(plan, item, range));
-      return;
+    return block;
+  }
+
+  // Late query blocks see the most keys: first, so that no thread ends on a long task.
+  int64_t TaskItem(const SequencePlan& plan, int64_t task) const {
+    return plan.blocks * kv_heads - 1 - task / plan.ranges;
+  }
+
+  // has_next: the same thread runs the sequence's next task.
+  void RunTask(const Sequence& s, const SequencePlan& plan, int64_t task, bool has_next,
+               float* scratch) const {
+    QueryBlock block = TaskBlock(s, plan, task);
+    if (has_next) {
+      const QueryBlock next = TaskBlock(s, plan, task + 1);
+      const int64_t block_bytes = s.cache->layout().bytes;
+      const int64_t first = next.key_begin / kKvBlockTokens;
+      block.next = s.cache->Blocks(layer, next.kv_head) + first * block_bytes;
+      block.next_bytes = (DivUp(next.key_end, kKvBlockTokens) - first) * block_bytes;
     }
-    const int64_t rows = BlockRows(plan);
-    const SoftmaxState state = StateAt(scratch, rows);
-    AttendQueryBlock(block, scratch + StateFloats(rows, padded_dim), state);
-    Finish(s, plan, item, &state, 1);
+    const int64_t item = TaskItem(plan, task);
+    if (plan.ranges == 1) {
+      const int64_t rows = BlockRows(plan);
+      const SoftmaxState state = StateAt(scratch, rows);
+      AttendQueryBlock(block, scratch + StateFloats(rows, padded_dim), state);
+      return Finish(s, plan, item, &state, 1);
+    }
+    AttendQueryBlock(block, scratch, State(plan, item, task % plan.ranges));
+    // Releases this range's state, and acquires the others' where it is the last.
+    if (unfinished[plan.first_item + item].fetch_sub(1, std::memory_order_acq_rel) > 1) return;
+    SoftmaxState ranges[kMaxStates];
+    for (int64_t r = 0; r < plan.ranges; ++r) ranges[r] = State(plan, item, r);
+    Finish(s, plan, item, ranges, plan.ranges);
   }
 };
 
@@ -154,36 +210,47 @@ void Attention(Workspace& workspace, int layer, const float* q, int64_t q_stride
                         y_stride,
                         sequences,
                         nullptr,
+                        nullptr,
                         nullptr};
 
-  // Plans first (at the start of the shared scratch), then the states behind them.
-  int64_t state_floats = 0, block_rows = 1;
+  // Plans first (at the start of the shared scratch), the states and the counters behind them.
+  int64_t state_floats = 0, block_rows = 1, items = 0;
   for (int i = 0; i < count; ++i) {
     const SequencePlan plan = PlanSequence(sequences[i], call.heads, call.kv_heads);
     block_rows = std::max(block_rows, call.BlockRows(plan));
+    items += plan.blocks * call.kv_heads;
     if (plan.ranges > 1) {
       state_floats += plan.blocks * call.kv_heads * plan.ranges *
                       StateFloats(call.BlockRows(plan), padded_dim);
     }
   }
+  using Counter = std::atomic<int32_t>;
   const size_t plan_bytes =
       static_cast<size_t>(RoundUp(count * static_cast<int64_t>(sizeof(SequencePlan)), 64));
-  uint8_t* shared = workspace.Shared(plan_bytes + static_cast<size_t>(state_floats) * 4);
+  const size_t state_bytes = static_cast<size_t>(state_floats) * sizeof(float);
+  uint8_t* shared = workspace.Shared(plan_bytes + state_bytes +
+                                     static_cast<size_t>(items) * sizeof(Counter));
   SequencePlan* plans = reinterpret_cast<SequencePlan*>(shared);
   call.plans = plans;
   call.states = reinterpret_cast<float*>(shared + plan_bytes);
-  int64_t rows = 0, tasks = 0, states = 0, split_items = 0;
+  call.unfinished = reinterpret_cast<Counter*>(shared + plan_bytes + state_bytes);
+  int64_t rows = 0, tasks = 0, states = 0;
+  items = 0;
   for (int i = 0; i < count; ++i) {
     SequencePlan& plan = plans[i] = PlanSequence(sequences[i], call.heads, call.kv_heads);
-    const int64_t items = plan.blocks * call.kv_heads;
+    const int64_t own = plan.blocks * call.kv_heads;
     plan.first_row = rows;
     plan.first_task = tasks;
     plan.first_state = states;
+    plan.first_item = items;
+    for (int64_t item = 0; item < own; ++item) {
+      new (call.unfinished + items + item) Counter(static_cast<int32_t>(plan.ranges));
+    }
     rows += sequences[i].rows;
-    tasks += items * plan.ranges;
+    tasks += own * plan.ranges;
+    items += own;
     if (plan.ranges > 1) {
-      states += items * plan.ranges * StateFloats(call.BlockRows(plan), padded_dim);
-      split_items += items;
+      states += own * plan.ranges * StateFloats(call.BlockRows(plan), padded_dim);
     }
   }
   if (rows == 0) return;
@@ -191,31 +258,17 @@ void Attention(Workspace& workspace, int layer, const float* q, int64_t q_stride
                                                  QueryBlockScratch(block_rows, padded_dim)) *
                              sizeof(float));
 
-  std::atomic<int64_t> next_task{0};
+  TaskQueue queue(tasks, workspace.threads());
   workspace.pool().Run([&](int thread) {
     float* scratch = reinterpret_cast<float*>(workspace.PerThread(thread));
     int i = 0;
-    for (int64_t task; (task = next_task.fetch_add(1, std::memory_order_relaxed)) < tasks;) {
-      while (i + 1 < count && plans[i + 1].first_task <= task) ++i;  // tasks only grow
-      call.RunTask(sequences[i], plans[i], task - plans[i].first_task, scratch);
-    }
-  });
-  if (split_items == 0) return;
-
-  workspace.pool().Run([&](int thread) {
-    const Range share = Share(split_items, thread, workspace.threads());
-    int64_t base = 0;
-    SoftmaxState ranges[kMaxStates];
-    for (int i = 0; i < count; ++i) {
-      const SequencePlan& plan = plans[i];
-      if (plan.ranges == 1) continue;
-      const int64_t items = plan.blocks * call.kv_heads;
-      const int64_t end = std::min(share.end, base + items);
-      for (int64_t item = std::max(share.begin, base); item < end; ++item) {
-        for (int64_t r = 0; r < plan.ranges; ++r) ranges[r] = call.State(plan, item - base, r);
-        call.Finish(sequences[i], plan, item - base, ranges, plan.ranges);
+    for (Range run; (run = queue.Take()).begin < run.end;) {
+      for (int64_t task = run.begin; task < run.end; ++task) {
+        while (i + 1 < count && plans[i + 1].first_task <= task) ++i;  // tasks only grow
+        const int64_t last = i + 1 < count ? plans[i + 1].first_task : tasks;
+        call.RunTask(sequences[i], plans[i], task - plans[i].first_task,
+                     task + 1 < std::min(run.end, last), scratch);
       }
-      base += items;
     }
   });
 }

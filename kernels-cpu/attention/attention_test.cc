@@ -4,6 +4,7 @@
 #include "kernels-cpu/attention/attention.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "kernels-cpu/attention/attention_case.h"
 
@@ -12,17 +13,20 @@ namespace {
 
 float SoftmaxScale(int head_dim) { return 1 / std::sqrt(static_cast<float>(head_dim)); }
 
-// A batch: sequence i holds starts[i] older tokens, then gets rows[i] more.
+// A batch: sequence i holds starts[i] older tokens, then gets rows[i] more. edit: changes the
+// random operands.
 struct Batch {
   Batch(std::mt19937_64& random, const KvCacheShape& shape, int64_t q_heads,
-        const std::vector<std::pair<int64_t, int64_t>>& starts_and_rows)
+        const std::vector<std::pair<int64_t, int64_t>>& starts_and_rows,
+        const std::function<void(Operands&)>& edit = [](Operands&) {})
       : q_heads(q_heads), q_width(q_heads * shape.head_dim) {
     Workspace workspace(1);
     for (const auto& [start, n] : starts_and_rows) {
       KvCacheShape own = shape;
       own.capacity = std::max<int64_t>(start + n, 1);
       caches.push_back(std::make_unique<KvCache>(own));
-      const Operands x(random, own, q_heads, start + n);
+      Operands x(random, own, q_heads, start + n);
+      edit(x);
       x.Append(workspace, *caches.back(), 0, 0, start + n);
       sequences.push_back({caches.back().get(), start, n});
       q.insert(q.end(), x.q.begin() + start * q_width, x.q.end());
@@ -285,6 +289,102 @@ TEST(Attention, NaNQueryReachesOnlyItsHead) {
         double mean = 0;
         for (int64_t t = 0; t < 4; ++t) mean += cache.Value(0, 0, t, i) / 4;
         ASSERT_NEAR(y[3 * x.q_width + i], mean, 1e-6);  // values of about 1, 4 terms
+      }
+    });
+  }
+}
+
+TEST(Attention, TinyQueryElementsCount) {
+  // One element 448 times the key element 0, all others so small that their E4M3 codes are a
+  // few units of 2^-9: scores depend on those alone, to the last unit.
+  std::mt19937_64 random = TestRandom(42);
+  for (const DType type : kKvTypes) {
+    for (const int head_dim : {32, 64, 80, 256}) {
+      for (const int64_t group : {0, 16}) {
+        if (group != 0 && type != DType::kI4) continue;
+        const KvCacheShape shape = MakeShape(type, 2, head_dim, 1, group);
+        // Some rows only, so that rows with and without small elements share a register tile.
+        const auto edit = [&](Operands& x) {
+          for (int64_t row = 0; row < x.rows; ++row) {
+            for (int64_t i = 0; i < x.kv_width; i += head_dim) x.k[row * x.kv_width + i] = 0;
+            for (int64_t i = 0; i < x.q_width; ++i) {
+              float& q = x.q[row * x.q_width + i];
+              const bool tiny = (row + i / head_dim) % 3 != 0;
+              q = i % head_dim == 0 ? 448.0f : tiny ? q * 0.02f : q;
+            }
+          }
+        };
+        for (const auto& s : {std::pair<int64_t, int64_t>{70, 1}, {70, 2}, {0, 40}}) {
+          Batch(random, shape, 8, {s}, edit).Check(3.0f, Describe(shape) + " tiny elements");
+        }
+      }
+    }
+  }
+}
+
+TEST(Attention, LargestSumsDoNotOverflow) {
+  // Every query element the largest E4M3, every key element the largest code, all products of
+  // one sign: 2^29.8 in the units of the integer sums.
+  std::mt19937_64 random = TestRandom(43);
+  for (const DType type : kKvTypes) {
+    const KvCacheShape shape = MakeShape(type, 1, 256, 1);
+    const auto edit = [&](Operands& x) {
+      for (int64_t row = 0; row < x.rows; ++row) {
+        const float sign = row % 2 == 0 ? 1.0f : -1.0f;
+        const float size = static_cast<float>(UniformInt(random, 90, 100)) / 100;
+        for (int64_t i = 0; i < x.kv_width; ++i) x.k[row * x.kv_width + i] = sign * size;
+        for (int64_t i = 0; i < x.q_width; ++i) x.q[row * x.q_width + i] = i < 512 ? -448 : 448;
+      }
+    };
+    for (const auto& s : {std::pair<int64_t, int64_t>{40, 1}, {0, 30}}) {
+      Batch(random, shape, 4, {s}, edit).Check(2e-5f, Describe(shape) + " largest sums");
+    }
+  }
+}
+
+TEST(Attention, SoftmaxScaleOfEitherSignAndZero) {
+  std::mt19937_64 random = TestRandom(44);
+  for (const DType type : kKvTypes) {
+    for (const float scale : {-0.3f, 0.0f}) {
+      const KvCacheShape shape = MakeShape(type, 2, 48, 1);
+      Batch(random, shape, 8, {{50, 1}, {3, 20}}).Check(scale, Describe(shape));
+    }
+  }
+}
+
+TEST(Attention, ManyRangesOfSeveralSteps) {
+  std::mt19937_64 random = TestRandom(45);
+  for (const DType type : kKvTypes) {
+    const KvCacheShape shape = MakeShape(type, 2, 16, 1);
+    Batch(random, shape, 2, {{3500, 1}, {2047, 2}, {1030, 20}})
+        .Check(SoftmaxScale(16), Describe(shape));
+  }
+}
+
+TEST(Attention, NaNValueOfALaterTokenStaysThere) {
+  // Few rows, whose tokens see different numbers of keys of one block.
+  std::mt19937_64 random = TestRandom(46);
+  for (const DType type : kKvTypes) {
+    const int64_t start = UniformInt(random, 1, 40), rows = 3;
+    const KvCacheShape shape = MakeShape(type, 1, 32, start + rows);
+    const Operands clean(random, shape, 2, start + rows);
+    Operands x = clean;
+    x.v[(start + 1) * x.kv_width + 5] = NAN;  // the second of the rows
+    ForEachSimdTarget([&] {
+      Workspace workspace(1);
+      KvCache cache(shape), clean_cache(shape);
+      x.Append(workspace, cache, 0, 0, start + rows);
+      clean.Append(workspace, clean_cache, 0, 0, start + rows);
+      const std::vector<float> y = x.Attend(workspace, cache, 0.3f, start, start, rows);
+      const std::vector<float> expected =
+          clean.Attend(workspace, clean_cache, 0.3f, start, start, rows);
+      for (int64_t i = 0; i < static_cast<int64_t>(y.size()); ++i) {
+        const bool sees = i >= x.q_width;
+        if (sees && (!IsUnquantized(type) || i % 32 == 5)) {
+          ASSERT_TRUE(std::isnan(y[i])) << "element " << i;
+        } else {
+          ASSERT_EQ(y[i], expected[i]) << "element " << i;
+        }
       }
     });
   }

@@ -2,85 +2,99 @@
 //
 // Online softmax (FlashAttention, arXiv 2205.14135) over the blocks of a KV cache.
 //
-//   for each step of 64 keys:
-//     for each block of 16 keys:  K tile -> keys   [P columns][16 lanes = keys]   F32
-//                                 S[rows][16]  = Q keys, times the key scales
-//     S -> weights exp(S * scale - m), m, l and acc rescaled where the maximum grew
-//     for each block of 16 keys:  V tiles -> values [P/16 tiles][16 keys][16 lanes] F32
-//                                 acc[rows][P] += (weights times value scales) values
+//   for each step of 128 keys (64 where there are many rows):
+//     S[rows][keys] = Q keys, times the key scales    score_integer-inl.h, score_float-inl.h
+//     S -> weights 2^(S * scale - m) times value scales; m, l and acc rescaled where the
+//          maximum grew                               softmax-inl.h
+//     acc[rows][P] += weights values                  values-inl.h
 //
-// A block is decoded once for all query rows that share the kv head, into the L1 cache
-// (P = head_dim padded to 16; at most 16 KiB each for keys and values). Rows are taken 8,
-// 4, 2 or 1 at a time with 8 accumulators each time: below 8 rows the accumulators share
-// out the columns, so that the latency of the FMA stays hidden.
+// P = head_dim padded to 16. Few rows (decode: the query heads that share a kv head) are
+// bound by the reading of the cache and by its decoding: codes go from the cache's bytes
+// through registers straight into the multiplications of all rows, and the next step is
+// fetched meanwhile. Many rows (prefill) are bound by the multiplications: what takes
+// instructions to decode is decoded once a step for all rows, into a panel of 64 keys. A long
+// step for few rows makes the work that comes once a step rare; a short one for many rows
+// keeps their weights and the panel near the first-level cache.
 //
 // Shapes: head_dim even, 16..256; any number of query heads and tokens; key_begin a
 // multiple of 16.
 //
 // What must not be read: lanes of keys behind a row's own position (its future, or stale
 // bytes of a rewound or unfinished block) may hold anything, NaN included. A lane is a key,
-// so such a score stays in its lane and is replaced by -infinity; its value is not even
-// multiplied by the weight 0, since 0 * NaN is NaN: each row stops at its last key.
+// so such a score stays in its lane and gets the weight 0. Of KV4 and KV8 only the scales can
+// be NaN, and they are not multiplied there; values of KV16 and f32 are looked at (ValueTail).
 //
-// Precision. Scores are F32 sums of head_dim products; with E4M3 queries the products of
-// codes (at most 448 * 128) are exact in F32, and the scales multiply the finished sum. The
-// argument of exp is <= 0, Exp is within 1 ulp, weights are <= 1 and l >= 1 for a row that
-// has seen a finite score, so nothing overflows. A score of NaN or +infinity makes its row
-// NaN, as the formula does; the derived bound is with AttentionReference.
+// Precision: each of the three files states its part; the sum of them is the bound of
+// AttentionReference. Weights are <= 1 but for rounding and l >= 1 for a row that has seen a
+// finite score, so nothing overflows. A score of NaN or +infinity makes its row NaN, as the
+// formula does.
 #include "kernels-cpu/attention/query_block.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
+#include "kernels-cpu/attention/fetch_ahead.h"
 #include "kernels-cpu/elementwise/elementwise.h"
-#include "kernels-cpu/numerics/formats.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels-cpu/attention/query_block.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 //
-#include "hwy/cache_control.h"
-#include "hwy/contrib/math/math-inl.h"
-#include "kernels-cpu/numerics/tile_decode-inl.h"
+#include "kernels-cpu/attention/decode_block-inl.h"
+#include "kernels-cpu/attention/score_float-inl.h"
+#include "kernels-cpu/attention/score_integer-inl.h"
+#include "kernels-cpu/attention/softmax-inl.h"
+#include "kernels-cpu/attention/values-inl.h"
 
 #ifndef NIBBLE_ATTENTION_QUERY_BLOCK_ONCE
 #define NIBBLE_ATTENTION_QUERY_BLOCK_ONCE
 namespace nibble {
 namespace {
 
-// Where the parts of the scratch lie, in floats.
+// Rows up to which codes are decoded in registers: beyond it a panel costs less than the
+// decoding again for every four rows.
+constexpr int64_t kFewRows = 8;
+constexpr int64_t kFewRowsStep = 128;  // keys of a step
+constexpr int64_t kManyRowsStep = 64;
+
+int64_t StepKeys(int64_t rows) { return rows <= kFewRows ? kFewRowsStep : kManyRowsStep; }
+
+// Where the parts of the scratch lie, in floats; each a multiple of 16. A group of scales has
+// at least 16 columns, which bounds their number by P / 16.
 struct ScratchParts {
   ScratchParts(int64_t rows, int64_t padded_dim) {
-    const int64_t padded_rows = RoundUp(rows, 16);
+    const int64_t padded_rows = RoundUp(rows, 16), step = StepKeys(rows);
+    const int64_t groups = padded_dim / 16;
     row_scale = padded_rows * padded_dim;
     row_end = row_scale + padded_rows;
-    scores = row_end + 2 * padded_rows;
-    panel = scores + padded_rows * kKeyStep;
-    weights = panel + padded_dim * kKvBlockTokens;
-    total = weights + 8 * kKvBlockTokens;
+    rest_row = row_end + 2 * padded_rows;
+    row_sums = rest_row + padded_rows;
+    starts = row_sums + padded_rows * 16;
+    rest_starts = starts + 2 * padded_rows * groups;
+    scores = rest_starts + 2 * padded_rows * groups;
+    key_scales = scores + padded_rows * step;
+    value_scales = key_scales + groups * step;
+    folded = value_scales + groups * step;
+    panel = folded + kFewRows * step;
+    total = panel + padded_dim * kManyRowsStep;
   }
-  int64_t row_scale;  // [rows] what turns a row's sums into scores
-  int64_t row_end;    // [rows] as int64_t: the first key that a row must not see
-  int64_t scores;     // [rows][kKeyStep]
-  int64_t panel;      // one block of decoded keys, or values
-  int64_t weights;    // [8][16] weights times value scales
+  int64_t row_scale;     // [rows] what turns a row's sums into scores
+  int64_t row_end;       // [rows] as int64_t: the first key that a row must not see
+  int64_t rest_row;      // [rest rows] as int32_t: the row
+  int64_t row_sums;      // [rows][16] sums of weights
+  int64_t starts;        // where integer sums start: see score_integer-inl.h
+  int64_t rest_starts;
+  int64_t scores;        // [rows][step]
+  int64_t key_scales;    // [groups][step]
+  int64_t value_scales;  // [groups][step]
+  int64_t folded;        // [8][step] weights times the value scales of one of several groups
+  int64_t panel;         // decoded keys, or values
   int64_t total;
 };
 
-// Values of all E4M3 codes.
-const float* E4M3Values() {
-  static const struct Table {
-    Table() {
-      for (int code = 0; code < 256; ++code) values[code] = DecodeE4M3(static_cast<uint8_t>(code));
-    }
-    float values[256];
-  } table;
-  return table.values;
-}
-
 // The number of rows taken at once when `left` are left.
-int64_t RowChunk(int64_t left) { return left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
+int64_t RowChunk(int64_t left) { return left >= 4 ? 4 : left >= 2 ? 2 : 1; }
 
 }  // namespace
 }  // namespace nibble
@@ -89,177 +103,7 @@ int64_t RowChunk(int64_t left) { return left >= 8 ? 8 : left >= 4 ? 4 : left >= 
 HWY_BEFORE_NAMESPACE();
 namespace nibble {
 namespace HWY_NAMESPACE {
-
-// exp(x) for x <= 0; NaN stays NaN, -infinity gives 0 (Exp alone turns NaN into 0).
-HWY_INLINE VF ExpOrNaN(VF x) {
-  return hn::IfThenElse(hn::Eq(x, x), hn::Exp(TileF(), x), x);
-}
-
-// The query rows in the order in which the score kernel reads them: chunks of R = 8, 4, 2
-// or 1 rows, each [padded_dim columns][R]. Rounds them to E4M3 against a quantized cache;
-// row_scale then carries the row's scale.
-void PackQueries(const QueryBlock& b, float* packed, float* row_scale) {
-  const KvBlockLayout& layout = b.cache->layout();
-  const int64_t dim = b.cache->shape().head_dim;
-  const float* const table = E4M3Values();
-  uint8_t codes[256];
-  for (int64_t first = 0; first < b.rows();) {
-    const int64_t chunk = RowChunk(b.rows() - first);
-    float* out = packed + first * layout.padded_dim;
-    for (int64_t r = 0; r < chunk; ++r) {
-      const int64_t row = first + r;
-      const float* q = b.q + row / b.heads * b.q_stride + row % b.heads * dim;
-      if (layout.groups > 0) {
-        row_scale[row] = QuantizeRowE4M3(q, dim, codes) * b.scale;
-        for (int64_t i = 0; i < dim; ++i) out[i * chunk + r] = table[codes[i]];
-      } else {
-        row_scale[row] = b.scale;
-        for (int64_t i = 0; i < dim; ++i) out[i * chunk + r] = q[i];
-      }
-      for (int64_t i = dim; i < layout.padded_dim; ++i) out[i * chunk + r] = 0;
-    }
-    first += chunk;
-  }
-}
-
-// Decodes `columns` columns of a tile (or of tiles of 16 columns that follow each other) to
-// [columns][16 lanes], and asks for the bytes `ahead` of those it reads: the hardware's own
-// prefetchers stop at each 4 KiB page, which is every few blocks.
-template <DType kType>
-HWY_INLINE void DecodePanel(const uint8_t* tile, int64_t columns, int64_t ahead, float* panel) {
-  const TileDecoder<kType> decoder;
-  constexpr int64_t kChunkBytes = TileBytes(kType, kTileColumns);
-  for (int64_t k = 0; k < columns; k += kTileColumns, tile += kChunkBytes) {
-    for (int64_t i = 0; i < kChunkBytes; i += 64) hwy::Prefetch(tile + ahead + i);
-    for (size_t lane = 0; lane < kTileLanes; lane += hn::Lanes(TileF())) {
-      float* to = panel + k * kTileLanes + lane;
-      decoder.Chunk(tile, lane,
-                    [&](size_t i, VF v) HWY_ATTR { hn::StoreU(v, TileF(), to + i * kTileLanes); });
-    }
-  }
-}
-
-// The F32 scales of 16 tokens from `lane` on.
-template <DType kType>
-HWY_INLINE VF LoadTokenScales(const uint8_t* scales, float factor, size_t lane) {
-  const TileF df;
-  if constexpr (kType == DType::kI4) {
-    const TileU du;
-    const VU code = hn::PromoteTo(du, hn::LoadU(hn::Rebind<uint8_t, TileF>(), scales + lane));
-    const VF value = hn::Mul(SmallFloatMagnitude<3, 7>(code), hn::Set(df, factor));
-    const auto is_nan = hn::RebindMask(df, hn::Eq(code, hn::Set(du, 0x7F)));
-    return hn::IfThenElse(is_nan, hn::NaN(df), value);
-  } else if constexpr (kType == DType::kI8) {
-    return hn::LoadU(df, reinterpret_cast<const float*>(scales) + lane);
-  } else {
-    return hn::Set(df, 1.0f);
-  }
-}
-
-// scores[row][16] of kRows packed rows against columns [0, columns) of a key panel, times
-// the scales of the keys; added to what is there unless it is the first group.
-// Accumulator j belongs to row j % kRows and to columns j / kRows modulo 8 / kRows, which
-// makes the packed queries one contiguous stream of 8 a step.
-template <int kRows, DType kType>
-HWY_INLINE void ScoreRows(const float* q, const float* keys, int64_t columns,
-                          const uint8_t* scales, float factor, bool first_group, float* scores) {
-  const TileF df;
-  constexpr int64_t kStep = 8 / kRows;
-  for (size_t lane = 0; lane < kTileLanes; lane += hn::Lanes(df)) {
-    const float* qp = q;
-    const float* kp = keys + lane;
-    VF s0 = hn::Zero(df), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0;
-    for (int64_t c = 0; c < columns; c += kStep, qp += 8, kp += kStep * kTileLanes) {
-      s0 = hn::MulAdd(hn::Set(df, qp[0]), hn::LoadU(df, kp), s0);
-      s1 = hn::MulAdd(hn::Set(df, qp[1]), hn::LoadU(df, kp + 1 / kRows * 16), s1);
-      s2 = hn::MulAdd(hn::Set(df, qp[2]), hn::LoadU(df, kp + 2 / kRows * 16), s2);
-      s3 = hn::MulAdd(hn::Set(df, qp[3]), hn::LoadU(df, kp + 3 / kRows * 16), s3);
-      s4 = hn::MulAdd(hn::Set(df, qp[4]), hn::LoadU(df, kp + 4 / kRows * 16), s4);
-      s5 = hn::MulAdd(hn::Set(df, qp[5]), hn::LoadU(df, kp + 5 / kRows * 16), s5);
-      s6 = hn::MulAdd(hn::Set(df, qp[6]), hn::LoadU(df, kp + 6 / kRows * 16), s6);
-      s7 = hn::MulAdd(hn::Set(df, qp[7]), hn::LoadU(df, kp + 7 / kRows * 16), s7);
-    }
-    if constexpr (kRows <= 4) {
-      s0 = hn::Add(s0, s4);
-      s1 = hn::Add(s1, s5);
-      s2 = hn::Add(s2, s6);
-      s3 = hn::Add(s3, s7);
-    }
-    if constexpr (kRows <= 2) {
-      s0 = hn::Add(s0, s2);
-      s1 = hn::Add(s1, s3);
-    }
-    if constexpr (kRows == 1) s0 = hn::Add(s0, s1);
-    const VF scale = LoadTokenScales<kType>(scales, factor, lane);
-    const auto store = [&](int64_t row, VF sum) HWY_ATTR {
-      float* to = scores + row * kKeyStep + lane;
-      if constexpr (kType == DType::kI4) {
-        const VF before = first_group ? hn::Zero(df) : hn::LoadU(df, to);
-        hn::StoreU(hn::MulAdd(sum, scale, before), df, to);
-      } else if constexpr (kType == DType::kI8) {
-        hn::StoreU(hn::Mul(sum, scale), df, to);
-      } else {
-        hn::StoreU(sum, df, to);
-      }
-    };
-    store(0, s0);
-    if constexpr (kRows >= 2) store(1, s1);
-    if constexpr (kRows >= 4) {
-      store(2, s2);
-      store(3, s3);
-    }
-    if constexpr (kRows >= 8) {
-      store(4, s4);
-      store(5, s5);
-      store(6, s6);
-      store(7, s7);
-    }
-  }
-}
-
-// acc[row][16] += sum over tokens [begin, end) of weights[row][token] * values[token][16].
-template <int kRows>
-HWY_INLINE void AddValues(const float* weights, int64_t begin, int64_t end, const float* values,
-                          float* acc, int64_t acc_stride) {
-  const TileF df;
-  for (size_t lane = 0; lane < kTileLanes; lane += hn::Lanes(df)) {
-    float* a = acc + lane;
-    // Rows that kRows leaves out repeat row 0 and are dropped by the compiler.
-    const auto row = [&](int r) HWY_ATTR { return (r < kRows ? r : 0) * acc_stride; };
-    VF a0 = hn::LoadU(df, a), a1 = hn::LoadU(df, a + row(1)), a2 = hn::LoadU(df, a + row(2)),
-       a3 = hn::LoadU(df, a + row(3)), a4 = hn::LoadU(df, a + row(4)),
-       a5 = hn::LoadU(df, a + row(5)), a6 = hn::LoadU(df, a + row(6)),
-       a7 = hn::LoadU(df, a + row(7));
-    for (int64_t t = begin; t < end; ++t) {
-      const VF v = hn::LoadU(df, values + t * kTileLanes + lane);
-      const float* w = weights + t;
-      a0 = hn::MulAdd(hn::Set(df, w[0]), v, a0);
-      if constexpr (kRows >= 2) a1 = hn::MulAdd(hn::Set(df, w[16]), v, a1);
-      if constexpr (kRows >= 4) {
-        a2 = hn::MulAdd(hn::Set(df, w[32]), v, a2);
-        a3 = hn::MulAdd(hn::Set(df, w[48]), v, a3);
-      }
-      if constexpr (kRows >= 8) {
-        a4 = hn::MulAdd(hn::Set(df, w[64]), v, a4);
-        a5 = hn::MulAdd(hn::Set(df, w[80]), v, a5);
-        a6 = hn::MulAdd(hn::Set(df, w[96]), v, a6);
-        a7 = hn::MulAdd(hn::Set(df, w[112]), v, a7);
-      }
-    }
-    hn::StoreU(a0, df, a);
-    if constexpr (kRows >= 2) hn::StoreU(a1, df, a + row(1));
-    if constexpr (kRows >= 4) {
-      hn::StoreU(a2, df, a + row(2));
-      hn::StoreU(a3, df, a + row(3));
-    }
-    if constexpr (kRows >= 8) {
-      hn::StoreU(a4, df, a + row(4));
-      hn::StoreU(a5, df, a + row(5));
-      hn::StoreU(a6, df, a + row(6));
-      hn::StoreU(a7, df, a + row(7));
-    }
-  }
-}
+namespace {  // the same names in other files are other functions
 
 // One query block against one type of cache.
 template <DType kType>
@@ -271,170 +115,395 @@ class BlockAttention {
     queries_ = scratch;
     row_scale_ = scratch + parts.row_scale;
     row_end_ = reinterpret_cast<int64_t*>(scratch + parts.row_end);
+    rest_row_ = reinterpret_cast<int32_t*>(scratch + parts.rest_row);
+    row_sums_ = scratch + parts.row_sums;
+    starts_ = reinterpret_cast<int32_t*>(scratch + parts.starts);
+    rest_starts_ = reinterpret_cast<int32_t*>(scratch + parts.rest_starts);
     scores_ = scratch + parts.scores;
+    key_scales_ = scratch + parts.key_scales;
+    value_scales_ = scratch + parts.value_scales;
+    folded_ = scratch + parts.folded;
     panel_ = scratch + parts.panel;
-    weights_ = scratch + parts.weights;
-    blocks_ = b.cache->Blocks(b.layer, b.kv_head);
+    step_keys_ = StepKeys(b.rows());
+    columns_ = layout_.groups > 1 ? layout_.group_dim : layout_.padded_dim;
   }
 
   void Run() {
-    for (int64_t row = 0; row < b_.rows(); ++row) {
+    const int64_t rows = b_.rows();
+    for (int64_t row = 0; row < rows; ++row) {
       row_end_[row] = std::min(b_.position + row / b_.heads + 1, b_.key_end);
     }
-    std::fill_n(state_.max, b_.rows(), -std::numeric_limits<float>::infinity());
-    std::fill_n(state_.sum, b_.rows(), 0.0f);
-    std::fill_n(state_.acc, b_.rows() * layout_.padded_dim, 0.0f);
-    PackQueries(b_, queries_, row_scale_);
-    for (int64_t step = b_.key_begin; step < b_.key_end; step += kKeyStep) {
-      const int64_t end = std::min(step + kKeyStep, b_.key_end);
-      for (int64_t key = step; key < end; key += kKvBlockTokens) Scores(key, key - step);
-      for (int64_t row = 0; row < b_.rows(); ++row) Softmax(row, step);
-      for (int64_t key = step; key < end; key += kKvBlockTokens) Values(key, key - step);
+    std::fill_n(state_.max, rows, -std::numeric_limits<float>::infinity());
+    std::fill_n(row_sums_, rows * kTileLanes, 0.0f);
+    std::fill_n(state_.acc, rows * layout_.padded_dim, 0.0f);
+    PackQueries();
+    const uint8_t* blocks = b_.cache->Blocks(b_.layer, b_.kv_head);
+    for (int64_t key = b_.key_begin; key < b_.key_end; key += step_keys_) {
+      step_ = key;
+      blocks_ = blocks + key / kKvBlockTokens * layout_.bytes;
+      count_ = DivUp(std::min(step_keys_, b_.key_end - key), kKvBlockTokens);
+      next_ = NextStep();
+      if constexpr (kQuantized) LoadScales();
+      Scores();
+      Softmax();
+      Values();
+    }
+    for (int64_t row = 0; row < rows; ++row) {
+      const TileF df;
+      VF sum = hn::Zero(df);
+      for (int64_t i = 0; i < kTileLanes; i += static_cast<int64_t>(hn::Lanes(df))) {
+        sum = hn::Add(sum, hn::LoadU(df, row_sums_ + row * kTileLanes + i));
+      }
+      state_.sum[row] = hn::ReduceSum(df, sum);
     }
   }
 
  private:
-  // How far ahead to prefetch while decoding the block of `key`: one step, or nothing
-  // (0: what is being read anyway) in the last one.
-  int64_t Ahead(int64_t key) const {
-    return key + kKeyStep < b_.key_end ? kKeyStep / kKvBlockTokens * layout_.bytes : 0;
+  static constexpr bool kQuantized = kType == DType::kI4 || kType == DType::kI8;
+
+  bool ManyRows() const { return b_.rows() > kFewRows; }
+
+  // ---- fetching ahead ----
+
+  // The first byte of the next step's blocks, which may be another head's; where there is none,
+  // of this one's.
+  const uint8_t* NextStep() const {
+    const int64_t step_bytes = step_keys_ / kKvBlockTokens * layout_.bytes;
+    if (step_ + step_keys_ < b_.key_end) return blocks_ + step_bytes;
+    return b_.next != nullptr ? b_.next : blocks_;
   }
 
-  const uint8_t* Block(int64_t key) const {
-    return blocks_ + key / kKvBlockTokens * layout_.bytes;
+  // What is fetched with the scores of the blocks from i on: from its beginning as many bytes
+  // as the step's keys have; with the values as many as those, behind them; and with the scales
+  // what is left, at most a line with each block and group.
+  FetchAhead FetchWithScores(int64_t i) const {
+    return {next_ + i * (layout_.values - layout_.keys)};
+  }
+  FetchAhead FetchWithValues() const {
+    return {next_ + count_ * (layout_.values - layout_.keys)};
+  }
+  FetchAhead FetchWithScales(int64_t i) const {
+    return {next_ + count_ * (layout_.bytes - layout_.keys) + 64 * i};
   }
 
-  // How many of the `length` keys from `begin` on a row may see.
-  int64_t Visible(int64_t row, int64_t begin, int64_t length) const {
-    return std::clamp<int64_t>(row_end_[row] - begin, 0, length);
-  }
+  // ---- queries ----
 
-  void Scores(int64_t key, int64_t column) {
-    const uint8_t* block = Block(key);
-    DecodePanel<kType>(block + layout_.keys, layout_.padded_dim, Ahead(key), panel_);
-    for (int64_t row = 0; row < b_.rows();) {
-      const int64_t chunk = RowChunk(b_.rows() - row);
-      const float* q = queries_ + row * layout_.padded_dim;
-      float* scores = scores_ + row * kKeyStep + column;
-      switch (chunk) {
-        case 8: ScoreGroups<8>(q, block, scores); break;
-        case 4: ScoreGroups<4>(q, block, scores); break;
-        case 2: ScoreGroups<2>(q, block, scores); break;
-        default: ScoreGroups<1>(q, block, scores); break;
-      }
-      row += chunk;
-    }
-  }
-
-  template <int kRows>
-  void ScoreGroups(const float* q, const uint8_t* block, float* scores) {
-    const uint8_t* scales = block + layout_.key_scales;
-    const float factor = b_.cache->key_factor(b_.layer);
-    // Smaller groups than the head are whole multiples of 16; the padding of the last
-    // columns is zero in queries and keys.
-    const int64_t columns = layout_.groups > 1 ? layout_.group_dim : layout_.padded_dim;
-    for (int64_t c = 0; c < layout_.padded_dim; c += columns) {
-      ScoreRows<kRows, kType>(q + c * kRows, panel_ + c * kTileLanes, columns, scales, factor,
-                              c == 0, scores);
-      scales += kKvBlockTokens;  // of KV4; other types have one group
-    }
-  }
-
-  // Turns a row's scores of the step into weights and updates its maximum and sum.
-  void Softmax(int64_t row, int64_t step) {
-    const TileF df;
-    const int64_t lanes = static_cast<int64_t>(hn::Lanes(df));
-    const int64_t visible = Visible(row, step, kKeyStep);
-    if (visible == 0) return;
-    constexpr float kInfinity = std::numeric_limits<float>::infinity();
-    float* s = scores_ + row * kKeyStep;
-    const VF scale = hn::Set(df, row_scale_[row]), minus_infinity = hn::Set(df, -kInfinity);
-    VF largest = minus_infinity;
-    for (int64_t i = 0; i < visible; i += lanes) {
-      const auto seen = hn::FirstN(df, static_cast<size_t>(std::min(visible - i, lanes)));
-      const VF v = hn::IfThenElse(seen, hn::Mul(hn::LoadU(df, s + i), scale), minus_infinity);
-      hn::StoreU(v, df, s + i);
-      largest = hn::Max(largest, v);
-    }
-    const float before = state_.max[row];
-    const float now = std::max(before, hn::ReduceMax(df, largest));
-    // A row of scores -infinity has no maximum to subtract; its weights are 0.
-    const VF shift = hn::Set(df, now == -kInfinity ? 0.0f : now);
-    VF sum = hn::Zero(df);
-    for (int64_t i = 0; i < visible; i += lanes) {
-      const VF weight = ExpOrNaN(hn::Sub(hn::LoadU(df, s + i), shift));
-      hn::StoreU(weight, df, s + i);
-      sum = hn::Add(sum, weight);
-    }
-    if (now != before) Rescale(row, hn::GetLane(ExpOrNaN(hn::Sub(hn::Set(df, before), shift))));
-    state_.max[row] = now;
-    state_.sum[row] += hn::ReduceSum(df, sum);
-  }
-
-  void Rescale(int64_t row, float factor) {
-    const TileF df;
-    state_.sum[row] *= factor;
-    float* acc = state_.acc + row * layout_.padded_dim;
-    const VF f = hn::Set(df, factor);
-    for (int64_t i = 0; i < layout_.padded_dim; i += static_cast<int64_t>(hn::Lanes(df))) {
-      hn::StoreU(hn::Mul(hn::LoadU(df, acc + i), f), df, acc + i);
-    }
-  }
-
-  void Values(int64_t key, int64_t column) {
-    const uint8_t* block = Block(key);
-    DecodePanel<kType>(block + layout_.values, layout_.padded_dim, Ahead(key), panel_);
-    for (int64_t row = 0; row < b_.rows();) {
-      const int64_t chunk = RowChunk(b_.rows() - row);
-      switch (chunk) {
-        case 8: ValueRows<8>(row, key, column, block); break;
-        case 4: ValueRows<4>(row, key, column, block); break;
-        case 2: ValueRows<2>(row, key, column, block); break;
-        default: ValueRows<1>(row, key, column, block); break;
-      }
-      row += chunk;
-    }
-  }
-
-  // Rows of one chunk see different numbers of the block's keys only where it crosses the
-  // diagonal: what all see is added together, the rest row by row.
-  template <int kRows>
-  void ValueRows(int64_t row, int64_t key, int64_t column, const uint8_t* block) {
-    const int64_t common = Visible(row, key, kKvBlockTokens);  // later rows see as many or more
-    const int64_t most = Visible(row + kRows - 1, key, kKvBlockTokens);
-    if (most == 0) return;
-    const uint8_t* scales = block + layout_.value_scales;
-    const int64_t columns = layout_.groups > 1 ? layout_.group_dim : layout_.padded_dim;
-    for (int64_t c = 0; c < layout_.padded_dim; c += columns) {
-      FoldScales<kRows>(scores_ + row * kKeyStep + column, scales);
-      scales += kKvBlockTokens;
-      for (int64_t tile = c; tile < c + columns; tile += kTileLanes) {
-        const float* values = panel_ + tile * kKvBlockTokens;
-        float* acc = state_.acc + row * layout_.padded_dim + tile;
-        if (common > 0) AddValues<kRows>(weights_, 0, common, values, acc, layout_.padded_dim);
-        if (most == common) continue;
-        for (int64_t r = 0; r < kRows; ++r) {
-          const int64_t visible = Visible(row + r, key, kKvBlockTokens);
-          if (visible > common) {
-            AddValues<1>(weights_ + r * kKvBlockTokens, common, visible, values,
-                         acc + r * layout_.padded_dim, layout_.padded_dim);
-          }
+  // The query rows in the order in which the score kernels read them: chunks of 4, 2 or 1
+  // rows. Against a quantized cache they are E4M3 and become the integers of
+  // score_integer-inl.h, [columns / 4][rows][2], else F32, [columns][rows]. A negative softmax
+  // scale changes the sign of the query, so that row scales never are.
+  void PackQueries() {
+    const float log2_scale = std::fabs(b_.scale) * kLog2E;
+    const int64_t dim = b_.cache->shape().head_dim;
+    rest_rows_ = 0;
+    for (int64_t first = 0; first < b_.rows();) {
+      const int64_t chunk = RowChunk(b_.rows() - first);
+      for (int64_t r = 0; r < chunk; ++r) {
+        const int64_t row = first + r;
+        const float* q = b_.q + row / b_.heads * b_.q_stride + row % b_.heads * dim;
+        row_scale_[row] = log2_scale;
+        if constexpr (kQuantized) {
+          PackIntegers(row, q, first, chunk);
+        } else {
+          float* out = queries_ + first * layout_.padded_dim + r;
+          for (int64_t i = 0; i < dim; ++i) out[i * chunk] = b_.scale < 0 ? -q[i] : q[i];
+          for (int64_t i = dim; i < layout_.padded_dim; ++i) out[i * chunk] = 0;
         }
       }
+      first += chunk;
     }
   }
 
-  // weights_[row][16] = softmax weights times the scales of the values.
-  template <int kRows>
-  HWY_INLINE void FoldScales(const float* softmax, const uint8_t* scales) {
+  int32_t* Words(int64_t first) const {
+    return reinterpret_cast<int32_t*>(queries_) + first * layout_.padded_dim / 2;
+  }
+  // The packed rests of row number `index` among those that have any.
+  int32_t* RestWords(int64_t index) const { return Words(b_.rows() + index); }
+
+  void PackIntegers(int64_t row, const float* q, int64_t first, int64_t chunk) {
+    const int64_t dim = b_.cache->shape().head_dim, padded = layout_.padded_dim;
+    uint8_t codes[256];
+    QueryIntegers x;
+    // The integers are in units of 2^-6.
+    row_scale_[row] *= QuantizeRowE4M3(q, dim, codes) * (1.0f / 64);
+    const bool any_rest = x.Split(codes, dim, b_.scale < 0);
+    constexpr int kZeroPoint = kType == DType::kI4 ? 8 : 128;
+    const int64_t r = row - first;
+    PackQueryRow(x.top, padded, columns_, kZeroPoint, 2 * chunk, Words(first) + 2 * r, 2 * chunk,
+                 starts_ + 2 * (first * layout_.groups + r));
+    if (!any_rest) return;
+    PackQueryRow(x.rest, padded, columns_, kZeroPoint, 2, RestWords(rest_rows_), 2,
+                 rest_starts_ + 2 * rest_rows_ * layout_.groups);
+    rest_row_[rest_rows_++] = static_cast<int32_t>(row);
+  }
+
+  // ---- scores ----
+
+  void LoadScales() {
+    const int64_t group_bytes = kType == DType::kI4 ? kKvBlockTokens : 4 * kKvBlockTokens;
+    const float key_factor = b_.cache->key_factor(b_.layer);
+    const float value_factor = b_.cache->value_factor(b_.layer);
+    for (int64_t g = 0; g < layout_.groups; ++g) {
+      const uint8_t* block = blocks_ + g * group_bytes;
+      for (int64_t i = 0; i < count_; ++i, block += layout_.bytes) {
+        FetchWithScales(g * count_ + i).Line();
+        const int64_t at = g * step_keys_ + i * kKvBlockTokens;
+        LoadTokenScales<kType>(block + layout_.key_scales, key_factor, key_scales_ + at);
+        LoadTokenScales<kType>(block + layout_.value_scales, value_factor, value_scales_ + at);
+      }
+    }
+  }
+
+  void Scores() {
+    if constexpr (kType == DType::kI4) {
+      if (ManyRows()) {
+        uint8_t* panel = reinterpret_cast<uint8_t*>(panel_);
+        const int64_t bytes = TileBytes(DType::kI8, layout_.padded_dim);
+        for (int64_t i = 0; i < count_; ++i) {
+          NibblesToBytes(Keys(i), layout_.padded_dim, panel + i * bytes);
+        }
+        return ScoreAllRows<DType::kI8, false>(panel, bytes);
+      }
+    } else if constexpr (kType == DType::kBF16) {
+      if (ManyRows()) {
+        for (int64_t i = 0; i < count_; ++i) {
+          DecodePanel<kType>(Keys(i), layout_.padded_dim, panel_ + i * PanelFloats());
+        }
+        return ScoreAllRows<DType::kF32, false>(reinterpret_cast<const uint8_t*>(panel_),
+                                         4 * PanelFloats());
+      }
+    }
+    if (ManyRows()) {
+      ScoreAllRows<kType, false>(Keys(0), layout_.bytes);
+    } else {
+      ScoreAllRows<kType, true>(Keys(0), layout_.bytes);
+    }
+  }
+
+  const uint8_t* Keys(int64_t block) const {
+    return blocks_ + block * layout_.bytes + layout_.keys;
+  }
+
+  // keys: the step's key tiles, of type kTile, block_stride bytes apart.
+  template <DType kTile, bool kFetch>
+  void ScoreAllRows(const uint8_t* keys, int64_t block_stride) {
+    for (int64_t row = 0; row < b_.rows();) {
+      const int64_t chunk = RowChunk(b_.rows() - row);
+      switch (chunk) {
+        case 4: ScoreRows<kTile, 4, kFetch>(row, keys, block_stride); break;
+        case 2: ScoreRows<kTile, 2, kFetch>(row, keys, block_stride); break;
+        default: ScoreRows<kTile, 1, kFetch>(row, keys, block_stride); break;
+      }
+      row += chunk;
+    }
+    if constexpr (kQuantized) {
+      for (int64_t i = 0; i < rest_rows_; ++i) {
+        ScoreIntegerRows<kTile, 1, true, false>(RestWords(i), rest_starts_ + 2 * i * layout_.groups,
+                                         keys, block_stride, 0.125f,
+                                         scores_ + rest_row_[i] * step_keys_);
+      }
+    }
+  }
+
+  template <DType kTile, int kRows, bool kFetch>
+  HWY_NOINLINE void ScoreRows(int64_t row, const uint8_t* keys, int64_t block_stride) {
+    float* scores = scores_ + row * step_keys_;
+    if constexpr (kQuantized) {
+      ScoreIntegerRows<kTile, kRows, false, kFetch>(Words(row), starts_ + 2 * row * layout_.groups,
+                                                    keys, block_stride, 1.0f, scores);
+    } else {
+      const float* q = queries_ + row * layout_.padded_dim;
+      for (int64_t i = 0; i < count_; i += kFloatBlocks) {
+        const uint8_t* tiles[kFloatBlocks];
+        for (int64_t b = 0; b < kFloatBlocks; ++b) {
+          tiles[b] = keys + std::min(i + b, count_ - 1) * block_stride;
+        }
+        ScoreFloat<kTile, kRows, kFetch>(q, layout_.padded_dim, tiles, FetchWithScores(i),
+                                         scores + i * kTileLanes, step_keys_);
+      }
+    }
+  }
+
+  // Blocks behind the last are computed as the last once more: step_keys_ is a multiple of
+  // what is taken at once, so their scores have room, and nothing reads them.
+  template <DType kTile, int kRows, bool kAdd, bool kFetch>
+  HWY_INLINE void ScoreIntegerRows(const int32_t* words, const int32_t* starts,
+                                   const uint8_t* keys, int64_t block_stride, float factor,
+                                   float* scores) {
+    constexpr int64_t kBlocks = IntegerBlocks<kRows>();
+    for (int64_t i = 0; i < count_; i += kBlocks) {
+      const uint8_t* tiles[kBlocks];
+      for (int64_t b = 0; b < kBlocks; ++b) {
+        tiles[b] = keys + std::min(i + b, count_ - 1) * block_stride;
+      }
+      float* to = scores + i * kTileLanes;
+      const float* scales = key_scales_ + i * kTileLanes;
+      FetchAhead fetch = FetchWithScores(i);
+      ScoreInteger<kTile, kRows, kBlocks, kAdd, kFetch>(words, starts, columns_, tiles, fetch,
+                                                        scales, factor, to, step_keys_);
+      for (int64_t g = 1; g < layout_.groups; ++g) {
+        for (const uint8_t*& tile : tiles) tile += TileBytes(kTile, columns_);
+        fetch.at += kBlocks * TileBytes(kTile, columns_);
+        ScoreInteger<kTile, kRows, kBlocks, true, kFetch>(
+            words + g * columns_ / 2 * kRows, starts + 2 * g * kRows, columns_, tiles, fetch,
+            scales + g * step_keys_, factor, to, step_keys_);
+      }
+    }
+  }
+
+  // ---- softmax ----
+
+  // How many of the step's keys a row may see.
+  int64_t Visible(int64_t row) const {
+    return std::clamp<int64_t>(row_end_[row] - step_, 0, count_ * kKvBlockTokens);
+  }
+
+  void Softmax() {
+    const bool fold = kQuantized && layout_.groups == 1;
+    for (int64_t row = 0; row < b_.rows(); ++row) {
+      const RowSoftmax state = {state_.max + row, row_sums_ + row * kTileLanes,
+                                state_.acc + row * layout_.padded_dim, layout_.padded_dim};
+      float* s = scores_ + row * step_keys_;
+      const int64_t length = count_ * kKvBlockTokens;
+      if (fold) {
+        SoftmaxRow<true>(state, row_scale_[row], s, Visible(row), length, value_scales_);
+      } else {
+        SoftmaxRow<false>(state, row_scale_[row], s, Visible(row), length, nullptr);
+      }
+    }
+  }
+
+  // ---- values ----
+
+  void Values() {
+    if constexpr (!kQuantized) {
+      // Blocks that every row sees whole; rows see more and more.
+      const int64_t whole = Visible(0) / kKvBlockTokens;
+      AddBlocks(0, whole);
+      for (int64_t i = whole; i < count_; ++i) ValueTail(i);
+    } else {
+      AddBlocks(0, count_);
+    }
+  }
+
+  const uint8_t* ValuesOf(int64_t block) const {
+    return blocks_ + block * layout_.bytes + layout_.values;
+  }
+
+  // Adds blocks [begin, end) of the step, of which every row sees the whole or weighs the
+  // rest with 0.
+  void AddBlocks(int64_t begin, int64_t end) {
+    if (begin >= end) return;
+    if (ManyRows() && kType != DType::kF32) {
+      for (int64_t i = begin; i < end; ++i) {
+        DecodePanel<kType>(ValuesOf(i), layout_.padded_dim, panel_ + (i - begin) * PanelFloats());
+      }
+      AddPanel(begin, end);
+    } else {
+      AddTiles<kType>(begin, end, ValuesOf(begin), layout_.bytes);
+    }
+  }
+
+  int64_t PanelFloats() const { return layout_.padded_dim * kTileLanes; }  // of a block
+
+  void AddPanel(int64_t begin, int64_t end) {
+    AddTiles<DType::kF32>(begin, end, reinterpret_cast<const uint8_t*>(panel_), 4 * PanelFloats());
+  }
+
+  // Adds values of type kTile to all rows; tiles: those of the first block.
+  template <DType kTile>
+  void AddTiles(int64_t begin, int64_t end, const uint8_t* tiles, int64_t block_stride) {
+    for (int64_t row = 0; row < b_.rows();) {
+      const int64_t left = b_.rows() - row;
+      int64_t chunk = RowChunk(left);
+      if (!ManyRows()) {
+        switch (chunk) {
+          case 4: AddRows<kTile, 4, kFewRowsStep>(row, begin, end, tiles, block_stride); break;
+          case 2: AddRows<kTile, 2, kFewRowsStep>(row, begin, end, tiles, block_stride); break;
+          default: AddRows<kTile, 1, kFewRowsStep>(row, begin, end, tiles, block_stride); break;
+        }
+      } else if constexpr (kTile == DType::kF32) {
+        if (left >= 8) chunk = 8;
+        switch (chunk) {
+          case 8: AddRows<kTile, 8, kManyRowsStep>(row, begin, end, tiles, block_stride); break;
+          case 4: AddRows<kTile, 4, kManyRowsStep>(row, begin, end, tiles, block_stride); break;
+          case 2: AddRows<kTile, 2, kManyRowsStep>(row, begin, end, tiles, block_stride); break;
+          default: AddRows<kTile, 1, kManyRowsStep>(row, begin, end, tiles, block_stride); break;
+        }
+      }
+      row += chunk;
+    }
+  }
+
+  template <DType kTile, int kRows, int kStep>
+  void AddRows(int64_t row, int64_t begin, int64_t end, const uint8_t* tiles,
+               int64_t block_stride) {
+    const float* weights = scores_ + row * kStep;
+    float* acc = state_.acc + row * layout_.padded_dim;
+    const int64_t count = columns_ / kTileLanes;
+    FetchAhead fetch = FetchWithValues();
+    for (int64_t g = 0;; ++g) {
+      if (layout_.groups > 1) weights = FoldScales(row, kRows, g);
+      AddAllTiles<kTile, kRows, kStep, kStep == kFewRowsStep>(
+          weights + begin * kKvBlockTokens, tiles, block_stride, count, end - begin, fetch, acc,
+          layout_.padded_dim);
+      if (g + 1 >= layout_.groups) break;
+      tiles += count * TileBytes(kTile, kKvBlockTokens);
+      fetch.at += count * (end - begin) * TileBytes(kTile, kKvBlockTokens) ;
+      acc += columns_;
+    }
+  }
+
+  // folded_[rows][step] = softmax weights times the value scales of a group.
+  const float* FoldScales(int64_t row, int64_t rows, int64_t group) {
     const TileF df;
-    const float factor = b_.cache->value_factor(b_.layer);
-    for (size_t lane = 0; lane < kTileLanes; lane += hn::Lanes(df)) {
-      const VF scale = LoadTokenScales<kType>(scales, factor, lane);
-      for (int64_t r = 0; r < kRows; ++r) {
-        VF w = hn::LoadU(df, softmax + r * kKeyStep + lane);
-        if constexpr (!IsUnquantized(kType)) w = hn::Mul(w, scale);
-        hn::StoreU(w, df, weights_ + r * kKvBlockTokens + lane);
+    const float* scales = value_scales_ + group * step_keys_;
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* from = scores_ + (row + r) * step_keys_;
+      float* to = folded_ + r * step_keys_;
+      const int64_t visible = Visible(row + r), length = count_ * kKvBlockTokens;
+      for (int64_t i = 0; i < length; i += static_cast<int64_t>(hn::Lanes(df))) {
+        const int64_t seen = std::clamp<int64_t>(visible - i, 0, hn::Lanes(df));
+        const VF product = hn::Mul(hn::LoadU(df, from + i), hn::LoadU(df, scales + i));
+        hn::StoreU(hn::IfThenElseZero(hn::FirstN(df, static_cast<size_t>(seen)), product), df,
+                   to + i);
+      }
+    }
+    return folded_;
+  }
+
+  // Adds a block that some row does not see to its end: values that no row sees are taken as
+  // 0, and where another is not finite, the rows that do not see it must not multiply it.
+  void ValueTail(int64_t block) {
+    const int64_t first = block * kKvBlockTokens;
+    const int64_t least = std::clamp<int64_t>(Visible(0) - first, 0, kKvBlockTokens);
+    const int64_t most =
+        std::clamp<int64_t>(Visible(b_.rows() - 1) - first, 0, kKvBlockTokens);
+    if (most == 0) return;
+    DecodePanel<kType>(ValuesOf(block), layout_.padded_dim, panel_);
+    bool finite = true;
+    for (int64_t tile = 0; tile < layout_.padded_dim; tile += kTileLanes) {
+      float* values = panel_ + tile * kKvBlockTokens;
+      std::fill(values + most * kTileLanes, values + kKvBlockTokens * kTileLanes, 0.0f);
+      for (int64_t i = least * kTileLanes; i < most * kTileLanes; ++i) {
+        finite = finite && std::isfinite(values[i]);
+      }
+    }
+    if (finite) return AddPanel(block, block + 1);
+    const TileF df;
+    for (int64_t row = 0; row < b_.rows(); ++row) {
+      const int64_t visible = std::clamp<int64_t>(Visible(row) - first, 0, kKvBlockTokens);
+      const float* weights = scores_ + row * step_keys_ + first;
+      float* acc = state_.acc + row * layout_.padded_dim;
+      for (int64_t i = 0; i < layout_.padded_dim; i += static_cast<int64_t>(hn::Lanes(df))) {
+        const float* tile = panel_ + i / kTileLanes * kTileLanes * kKvBlockTokens;
+        const float* values = tile + i % kTileLanes;
+        VF sum = hn::LoadU(df, acc + i);
+        for (int64_t t = 0; t < visible; ++t) {
+          const VF v = hn::LoadU(df, values + t * kTileLanes);
+          sum = hn::MulAdd(hn::Set(df, weights[t]), v, sum);
+        }
+        hn::StoreU(sum, df, acc + i);
       }
     }
   }
@@ -442,13 +511,25 @@ class BlockAttention {
   const QueryBlock& b_;
   const KvBlockLayout& layout_;
   const SoftmaxState state_;
-  const uint8_t* blocks_;
   float* queries_;
   float* row_scale_;
   int64_t* row_end_;
+  int32_t* rest_row_;  // rows whose queries have rests,
+  int64_t rest_rows_ = 0;  // so many
+  float* row_sums_;
+  int32_t* starts_;
+  int32_t* rest_starts_;
   float* scores_;
+  float* key_scales_;
+  float* value_scales_;
+  float* folded_;
   float* panel_;
-  float* weights_;
+  int64_t step_keys_;
+  int64_t columns_;            // of a scale group; P where there is one, or none
+  int64_t step_ = 0;           // the first key of the current step,
+  int64_t count_ = 0;          // its blocks,
+  const uint8_t* blocks_ = nullptr;  // and the first of them
+  const uint8_t* next_ = nullptr;    // the first block of the next step
 };
 
 void AttendQueryBlock(const QueryBlock& block, float* scratch, const SoftmaxState& state) {
@@ -460,36 +541,7 @@ void AttendQueryBlock(const QueryBlock& block, float* scratch, const SoftmaxStat
   }
 }
 
-void MergeStates(const SoftmaxState* states, int64_t count, int64_t row, int64_t padded_dim,
-                 int64_t head_dim, float* y) {
-  const TileF df;
-  float max = -std::numeric_limits<float>::infinity();
-  for (int64_t i = 0; i < count; ++i) max = std::max(max, states[i].max[row]);
-  const VF shift = hn::Set(df, std::isinf(max) && max < 0 ? 0.0f : max);
-  // The weight of a state, recomputed below rather than stored: there may be many.
-  const auto weight = [&](int64_t i) HWY_ATTR {
-    return ExpOrNaN(hn::Sub(hn::Set(df, states[i].max[row]), shift));
-  };
-  VF sum = hn::Zero(df);
-  for (int64_t i = 0; i < count; ++i) {
-    sum = hn::MulAdd(weight(i), hn::Set(df, states[i].sum[row]), sum);
-  }
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(df));
-  for (int64_t c = 0; c < head_dim; c += lanes) {
-    VF total = hn::Zero(df);
-    for (int64_t i = 0; i < count; ++i) {
-      const VF acc = hn::LoadU(df, states[i].acc + row * padded_dim + c);
-      total = hn::MulAdd(weight(i), acc, total);
-    }
-    const VF mean = hn::Div(total, sum);
-    if (c + lanes <= head_dim) {
-      hn::StoreU(mean, df, y + c);
-    } else {
-      hn::StoreN(mean, df, y + c, static_cast<size_t>(head_dim - c));
-    }
-  }
-}
-
+}  // namespace
 }  // namespace HWY_NAMESPACE
 }  // namespace nibble
 HWY_AFTER_NAMESPACE();
@@ -498,19 +550,15 @@ HWY_AFTER_NAMESPACE();
 namespace nibble {
 
 HWY_EXPORT(AttendQueryBlock);
-HWY_EXPORT(MergeStates);
 
 int64_t QueryBlockScratch(int64_t rows, int64_t padded_dim) {
-  return ScratchParts(rows, padded_dim).total;
+  // Fewer rows may take more, since their steps are longer.
+  return std::max(ScratchParts(rows, padded_dim).total,
+                  ScratchParts(std::min(rows, kFewRows), padded_dim).total);
 }
 
 void AttendQueryBlock(const QueryBlock& block, float* scratch, const SoftmaxState& state) {
   HWY_DYNAMIC_DISPATCH(AttendQueryBlock)(block, scratch, state);
-}
-
-void MergeStates(const SoftmaxState* states, int64_t count, int64_t row, int64_t padded_dim,
-                 int64_t head_dim, float* y) {
-  HWY_DYNAMIC_DISPATCH(MergeStates)(states, count, row, padded_dim, head_dim, y);
 }
 
 }  // namespace nibble

@@ -10,13 +10,10 @@
 
 namespace nibble {
 
-// Keys whose scores are held at once: each rescaling of the accumulators is shared by this
-// many keys, while scores of 64 rows still fit the L1 cache beside a decoded block.
-inline constexpr int64_t kKeyStep = 64;
-
-// The running state of online softmax over one block of rows, as FlashAttention has it.
-// With scores s_j of the keys seen so far: m = max s_j, l = sum exp(s_j - m),
-// acc = sum exp(s_j - m) v_j. No key seen: m = -infinity, l = 0, acc = 0.
+// The running state of online softmax over one block of rows, as FlashAttention has it, in
+// powers of two. With scores s_j = q k_j * scale * log2(e) of the keys seen so far:
+// m = max s_j, l = sum 2^(s_j - m), acc = sum 2^(s_j - m) v_j. No key seen: m = -infinity,
+// l = 0, acc = 0.
 struct SoftmaxState {
   float* max;  // [rows]
   float* sum;  // [rows]
@@ -36,11 +33,16 @@ struct QueryBlock {
   int64_t key_end;    // at most position + tokens
   float scale;        // softmax scale
 
+  // What the thread will read after this block, to be fetched ahead: as many bytes as it
+  // likes, or none.
+  const uint8_t* next = nullptr;
+  int64_t next_bytes = 0;
+
   int64_t rows() const { return tokens * heads; }
 };
 
-// Floats of scratch that AttendQueryBlock needs for blocks of this many rows (a multiple
-// of 16, so that arrays laid one behind the other stay 64-byte aligned).
+// Floats of scratch that AttendQueryBlock needs for blocks of up to this many rows (a
+// multiple of 16, so that arrays laid one behind the other stay 64-byte aligned).
 int64_t QueryBlockScratch(int64_t rows, int64_t padded_dim);
 
 // Runs online softmax over the block's keys and writes its final state. scratch: 64-byte
