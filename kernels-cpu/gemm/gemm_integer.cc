@@ -143,14 +143,7 @@ struct E2M3Source {
 
 template <ByteDotUnit kUnit, bool kSevenBits>
 HWY_INLINE VI Dot(VU8 w, VI8 x, VI sum) {
-#if HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86
-  // As an intrinsic, GCC 12 copies the sum before each product and runs out of registers:
-  // half the speed.
-  asm("vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(w.raw), "v"(x.raw));
-  return sum;
-#else
-  return kSevenBits ? NibbleDot<kUnit>(w, x, sum) : ByteDot<kUnit>(w, x, sum);
-#endif
+  return kSevenBits ? SevenBitDot<kUnit>(w, x, sum) : ByteDot<kUnit>(w, x, sum);
 }
 
 // Four activations for every lane.

@@ -4,7 +4,10 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels-cpu/gemm/canonical_storage.h"
 #include "kernels-cpu/numerics/formats.h"
+#include "kernels-cpu/numerics/pack_tile.h"
+#include "kernels-cpu/numerics/quantize.h"
 #include "kernels-cpu/numerics/tile.h"
 
 namespace nibble {
@@ -25,29 +28,7 @@ void LayOutPanel(PackedMatrix& m) {
       offset += TileBytes(m.format.code, columns);
     }
   }
-  // Every panel starts on its own cache line.
-  m.panel_bytes = RoundUp(offset, 64);
-}
-
-uint32_t CanonicalCode(const WeightFormat& f, const uint8_t* codes, const uint8_t* high, int64_t k) {
-  switch (f.code) {
-    case DType::kI4: return (codes[k / 2] >> (4 * (k % 2))) & 15u;
-    case DType::kE3M2:
-    case DType::kE2M3:
-      return ((codes[k / 2] >> (4 * (k % 2))) & 15u) | ((high[k / 4] >> (2 * (k % 4))) & 3u) << 4;
-    case DType::kF16:
-    case DType::kBF16: {
-      uint16_t v;
-      std::memcpy(&v, codes + 2 * k, 2);
-      return v;
-    }
-    case DType::kF32: {
-      uint32_t v;
-      std::memcpy(&v, codes + 4 * k, 4);
-      return v;
-    }
-    default: return codes[k];
-  }
+  m.panel_bytes = PanelBytes(m.format, m.cols);
 }
 
 // Into cleared canonical bytes.
@@ -67,61 +48,77 @@ void SetCanonicalCode(const WeightFormat& f, uint8_t* codes, uint8_t* high, int6
   }
 }
 
-// The panel is freshly allocated, and so all zero bits.
-template <DType kType>
-void PackPanelCodes(const PackedMatrix& m, int64_t panel, const CanonicalWeights& weights,
-                    uint8_t* to) {
-  const WeightFormat f{kType, m.format.scale, m.format.group_size};
+// What lanes without a row have: zeros for the longest segment of the widest type.
+constexpr uint8_t kNoRow[kMaxSegment * 4] = {};
+
+// weights: the parts from the panel's first row on.
+void PackPanel(const PackedMatrix& m, int64_t panel, const CanonicalWeights& weights) {
+  const WeightFormat& f = m.format;
+  uint8_t* to = m.data.data() + panel * m.panel_bytes;
   const int64_t rows = std::min(kPanelRows, m.rows - panel * kPanelRows);
   const int64_t row_bytes = f.CodeRowBytes(m.cols), high_bytes = f.HighRowBytes(m.cols);
+  const int64_t scale_bytes = f.ScaleBytes(), groups = f.Groups(m.cols);
+  const uint8_t *codes[kPanelRows], *high[kPanelRows];
   for (const Segment& s : m.segments) {
-    uint8_t* tile = to + s.codes_offset;
-    ClearTile(kType, tile, s.columns);
-    const int64_t count = std::min<int64_t>(s.columns, m.cols - s.column);
-    for (int64_t lane = 0; lane < rows; ++lane) {
-      const int64_t r = panel * kPanelRows + lane;
-      const uint8_t* codes = weights.codes + r * row_bytes;
-      const uint8_t* high = IsSixBit(kType) ? weights.codes_high + r * high_bytes : nullptr;
-      for (int64_t k = 0; k < count; ++k) {
-        SetTileCode(kType, tile, lane, k, CanonicalCode(f, codes, high, s.column + k));
+    for (int64_t lane = 0; lane < kPanelRows; ++lane) {
+      codes[lane] = high[lane] = kNoRow;
+      if (lane >= rows) continue;
+      codes[lane] = weights.codes + lane * row_bytes + f.CodeRowBytes(s.column);
+      if (high_bytes > 0) {
+        high[lane] = weights.codes_high + lane * high_bytes + f.HighRowBytes(s.column);
       }
     }
+    PackTile(f.code, codes, high, std::min<int64_t>(s.columns, m.cols - s.column),
+             to + s.codes_offset);
+    for (int64_t lane = 0; lane < rows && scale_bytes > 0; ++lane) {
+      std::memcpy(to + s.scales_offset + lane * scale_bytes,
+                  weights.scales + (lane * groups + s.group) * scale_bytes, scale_bytes);
+    }
+  }
+  float* factors = m.factors.as<float>() + panel * kPanelRows;
+  for (int64_t lane = 0; lane < rows; ++lane) {
+    factors[lane] = f.HasMatrixFactor() ? weights.factors[0]
+                    : f.HasRowFactors() ? weights.factors[lane]
+                                        : 1.0f;
   }
 }
 
-void PackPanel(const PackedMatrix& m, int64_t panel, const CanonicalWeights& weights,
-               uint8_t* to) {
-  switch (m.format.code) {  // a constant type lets the loops above specialize
-    case DType::kI4: PackPanelCodes<DType::kI4>(m, panel, weights, to); break;
-    case DType::kI8: PackPanelCodes<DType::kI8>(m, panel, weights, to); break;
-    case DType::kE4M3: PackPanelCodes<DType::kE4M3>(m, panel, weights, to); break;
-    case DType::kE5M2: PackPanelCodes<DType::kE5M2>(m, panel, weights, to); break;
-    case DType::kE3M2: PackPanelCodes<DType::kE3M2>(m, panel, weights, to); break;
-    case DType::kE2M3: PackPanelCodes<DType::kE2M3>(m, panel, weights, to); break;
-    case DType::kBF16: PackPanelCodes<DType::kBF16>(m, panel, weights, to); break;
-    case DType::kF16: PackPanelCodes<DType::kF16>(m, panel, weights, to); break;
-    default: PackPanelCodes<DType::kF32>(m, panel, weights, to);
-  }
-  const int64_t rows = std::min(kPanelRows, m.rows - panel * kPanelRows);
-  const int64_t bytes = m.format.ScaleBytes(), groups = m.format.Groups(m.cols);
-  for (const Segment& s : m.segments) {
-    for (int64_t lane = 0; lane < rows && bytes > 0; ++lane) {
-      const int64_t index = (panel * kPanelRows + lane) * groups + s.group;
-      std::memcpy(to + s.scales_offset + lane * bytes, weights.scales + index * bytes, bytes);
+// The canonical parts from row r on.
+CanonicalWeights RowsFrom(const PackedMatrix& m, CanonicalWeights w, int64_t r) {
+  const WeightFormat& f = m.format;
+  w.codes += r * f.CodeRowBytes(m.cols);
+  if (IsSixBit(f.code)) w.codes_high += r * f.HighRowBytes(m.cols);
+  if (f.ScaleBytes() > 0) w.scales += r * f.Groups(m.cols) * f.ScaleBytes();
+  if (f.HasRowFactors()) w.factors += r;
+  return w;
+}
+
+// Calls body(thread, panel) for every panel, on the thread whose share of units (gemm.cc) it
+// belongs to, so that a page is first touched by the thread that will read it. body returns
+// false to end its thread's share.
+template <class Body>
+void ForEachPanel(ThreadPool& pool, const PackedMatrix& m, const Body& body) {
+  pool.Run([&](int thread) {
+    const Range units = Share(DivUp(m.panels(), 2), thread, pool.threads());
+    const int64_t end = std::min(2 * units.end, m.panels());
+    for (int64_t p = 2 * units.begin; p < end && body(thread, p); ++p) {
     }
-  }
-  for (int64_t lane = 0; lane < rows; ++lane) {
-    const int64_t r = panel * kPanelRows + lane;
-    m.factors.as<float>()[r] = m.format.HasMatrixFactor() ? weights.factors[0]
-                               : m.format.HasRowFactors() ? weights.factors[r]
-                                                          : 1.0f;
-  }
+  });
 }
 
 }  // namespace
 
-PackedMatrix PackMatrix(ThreadPool& pool, const WeightFormat& format, int64_t rows, int64_t cols,
-                        const CanonicalWeights& weights) {
+int64_t PanelBytes(const WeightFormat& format, int64_t cols) {
+  const int64_t group = format.Group(cols), full = (cols - 1) / group;  // all but the last
+  const auto bytes = [&](int64_t columns) {
+    return format.ScaleBytes() * kPanelRows +
+           TileBytes(format.code, RoundUp(columns, kTileColumns));
+  };
+  // Every panel starts on its own cache line.
+  return RoundUp(full * bytes(group) + bytes(cols - full * group), 64);
+}
+
+PackedMatrix AllocateMatrix(const WeightFormat& format, int64_t rows, int64_t cols) {
   PackedMatrix m;
   m.format = format;
   m.rows = rows;
@@ -129,14 +126,45 @@ PackedMatrix PackMatrix(ThreadPool& pool, const WeightFormat& format, int64_t ro
   LayOutPanel(m);
   m.data = Buffer(static_cast<size_t>(m.panels() * m.panel_bytes));
   m.factors = Buffer(static_cast<size_t>(m.panels() * kPanelRows) * sizeof(float));
-  // The split of gemm.cc: each thread first touches the panels that it will read.
-  pool.Run([&](int thread) {
-    const Range range = Share(DivUp(m.panels(), 2), thread, pool.threads());
-    for (int64_t p = 2 * range.begin; p < std::min(2 * range.end, m.panels()); ++p) {
-      PackPanel(m, p, weights, m.data.data() + p * m.panel_bytes);
-    }
+  return m;
+}
+
+PackedMatrix PackMatrix(ThreadPool& pool, const WeightFormat& format, int64_t rows, int64_t cols,
+                        const CanonicalWeights& weights) {
+  PackedMatrix m = AllocateMatrix(format, rows, cols);
+  ForEachPanel(pool, m, [&](int, int64_t panel) {
+    PackPanel(m, panel, RowsFrom(m, weights, panel * kPanelRows));
+    return true;
   });
   return m;
+}
+
+std::string QuantizeAndPackMatrix(ThreadPool& pool, const WeightFormat& format, DType type,
+                                  const void* weights, int64_t rows, int64_t cols, int64_t stride,
+                                  PackedMatrix* matrix) {
+  const int threads = pool.threads();
+  WeightQuantizer quantizer(format, type, weights, rows, cols, stride, threads);
+  if (format.HasMatrixFactor()) {
+    const std::string problem = quantizer.Prepare(pool);
+    if (!problem.empty()) return problem;
+  }
+  std::vector<CanonicalStorage> panels(threads, CanonicalStorage(format, kPanelRows, cols));
+  std::vector<int64_t> bad_row(threads, -1);
+  PackedMatrix m = AllocateMatrix(format, rows, cols);
+  ForEachPanel(pool, m, [&](int thread, int64_t panel) {
+    const CanonicalWeights canonical = panels[thread].view();
+    if (format.HasMatrixFactor()) canonical.factors[0] = quantizer.matrix_factor();
+    const int64_t begin = panel * kPanelRows, end = std::min(begin + kPanelRows, rows);
+    bad_row[thread] = quantizer.Quantize(thread, begin, end, canonical);
+    if (bad_row[thread] >= 0) return false;
+    PackPanel(m, panel, canonical);
+    return true;
+  });
+  for (const int64_t row : bad_row) {  // shares are in order, so the first is the smallest
+    if (row >= 0) return quantizer.Problem(row);
+  }
+  *matrix = std::move(m);
+  return "";
 }
 
 void UnpackMatrix(ThreadPool& pool, const PackedMatrix& m, const CanonicalWeights& out) {

@@ -20,6 +20,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "kernels-cpu/memory/buffer.h"
@@ -62,9 +63,22 @@ struct PackedMatrix {
   }
 };
 
+// panel_bytes of a matrix of this format.
+int64_t PanelBytes(const WeightFormat& format, int64_t cols);
+
+// A matrix laid out, its memory all zero bits and not touched yet. Throws std::bad_alloc.
+PackedMatrix AllocateMatrix(const WeightFormat& format, int64_t rows, int64_t cols);
+
 // Packs canonical weights (already checked). Throws std::bad_alloc.
 PackedMatrix PackMatrix(ThreadPool& pool, const WeightFormat& format, int64_t rows, int64_t cols,
                         const CanonicalWeights& weights);
+
+// QuantizeWeights (numerics/quantize.h) and PackMatrix, a panel at a time: the canonical form
+// of a panel stays in a cache. Returns "" and fills *matrix, or what QuantizeWeights returns
+// and leaves *matrix alone. Throws std::bad_alloc.
+std::string QuantizeAndPackMatrix(ThreadPool& pool, const WeightFormat& format, DType type,
+                                  const void* weights, int64_t rows, int64_t cols, int64_t stride,
+                                  PackedMatrix* matrix);
 
 // The exact inverse.
 void UnpackMatrix(ThreadPool& pool, const PackedMatrix& matrix, const CanonicalWeights& out);

@@ -5,11 +5,16 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <cstring>
+#include <vector>
+
 #include "kernels-cpu/testing/kernel_test.h"
 #include "kernels-cpu/gemm/canonical_storage.h"
 #include "kernels-cpu/gemm/weights_for_test.h"
 #include "kernels-cpu/testing/guarded_buffer.h"
 #include "kernels-cpu/numerics/quantize.h"
+#include "kernels-cpu/numerics/tile.h"
 
 namespace nibble {
 namespace {
@@ -37,6 +42,82 @@ TEST(PackedMatrix, UnpackIsTheInverseOfPack) {
         }
       }
     }
+  }
+}
+
+// The packed bytes themselves, against the definition code by code (SetTileCode).
+TEST(PackedMatrix, BytesAreTheLayoutCodeByCode) {
+  auto random = TestRandom(23);
+  ThreadPool pool(2);
+  for (const WeightFormat& f : AllWeightFormats()) {
+    const int64_t rows = UniformInt(random, 1, 50), cols = UniformInt(random, 1, 600);
+    CanonicalStorage in = RandomWeights(random, f, rows, cols);
+    const PackedMatrix m = PackMatrix(pool, f, rows, cols, in.view());
+    const Segment& last = m.segments.back();
+    EXPECT_EQ(RoundUp(last.codes_offset + TileBytes(f.code, last.columns), 64), m.panel_bytes)
+        << Describe(f, rows, cols);
+    for (int64_t p = 0; p < m.panels(); ++p) {
+      std::vector<uint8_t> expected(m.panel_bytes, 0);
+      for (const Segment& s : m.segments) {
+        ClearTile(f.code, expected.data() + s.codes_offset, s.columns);
+        for (int64_t r = p * kPanelRows; r < std::min(rows, (p + 1) * kPanelRows); ++r) {
+          for (int64_t k = s.column; k < std::min(cols, s.column + s.columns); ++k) {
+            uint32_t code = 0;
+            if (f.code == DType::kI4 || IsSixBit(f.code)) {
+              code = in.codes[r * f.CodeRowBytes(cols) + k / 2] >> (4 * (k % 2)) & 15;
+              if (IsSixBit(f.code)) {
+                const uint8_t high = in.codes_high[r * f.HighRowBytes(cols) + k / 4];
+                code |= (high >> (2 * (k % 4)) & 3u) << 4;
+              }
+            } else {
+              const int64_t bytes = f.CodeRowBytes(1);
+              std::memcpy(&code, in.codes.data() + (r * cols + k) * bytes, bytes);
+            }
+            SetTileCode(f.code, expected.data() + s.codes_offset, r % kPanelRows, k - s.column,
+                        code);
+          }
+          std::memcpy(expected.data() + s.scales_offset + r % kPanelRows * f.ScaleBytes(),
+                      in.scales.data() + (r * f.Groups(cols) + s.group) * f.ScaleBytes(),
+                      f.ScaleBytes());
+        }
+      }
+      ASSERT_EQ(std::memcmp(expected.data(), m.panel(p), m.panel_bytes), 0)
+          << Describe(f, rows, cols) << " panel " << p;
+    }
+  }
+}
+
+TEST(PackedMatrix, QuantizingAPanelAtATimeIsQuantizingAndPacking) {
+  auto random = TestRandom(24);
+  for (const WeightFormat& f : AllWeightFormats()) {
+    const int64_t rows = UniformInt(random, 1, 90), cols = UniformInt(random, 1, 400);
+    const std::vector<float> w = NormalValues(random, rows * (cols + 3), 0.05f);
+    ThreadPool one(1);
+    CanonicalStorage c(f, rows, cols);
+    ASSERT_EQ(QuantizeWeights(one, f, DType::kF32, w.data(), rows, cols, cols + 3, c.view()), "");
+    const PackedMatrix expected = PackMatrix(one, f, rows, cols, c.view());
+    for (const int threads : {1, 2, 3, 7}) {
+      ThreadPool pool(threads);
+      PackedMatrix m;
+      ASSERT_EQ(QuantizeAndPackMatrix(pool, f, DType::kF32, w.data(), rows, cols, cols + 3, &m),
+                "");
+      ASSERT_EQ(std::memcmp(m.data.data(), expected.data.data(), expected.data.size()), 0)
+          << Describe(f, rows, cols) << " threads " << threads;
+      ASSERT_EQ(std::memcmp(m.factors.data(), expected.factors.data(), expected.factors.size()), 0);
+    }
+  }
+}
+
+TEST(PackedMatrix, QuantizingNamesTheFirstElementThatIsNotFinite) {
+  for (const WeightFormat& f : AllWeightFormats()) {
+    std::vector<float> w(90 * 20, 1.0f);
+    w[71 * 20 + 2] = INFINITY;
+    w[37 * 20 + 3] = NAN;
+    ThreadPool pool(4);
+    PackedMatrix m;
+    EXPECT_EQ(QuantizeAndPackMatrix(pool, f, DType::kF32, w.data(), 90, 20, 20, &m),
+              "element [37, 3] is NaN but a finite number was expected");
+    EXPECT_EQ(m.data.data(), nullptr);
   }
 }
 

@@ -10,11 +10,11 @@
 // Exact for every input: the four products lie within 4 * 255 * 128 < 2^17, and no step
 // before the last addition is narrower than its sums:
 //   vpmaddubsw  adds two products in 16 saturating bits, where 2 * 255 * 128 > 2^15 but
-//               2 * 127 * 128 < 2^15: NibbleDot (u <= 127) uses it; ByteDot widens both
+//               2 * 127 * 128 < 2^15: SevenBitDot (u <= 127) uses it; ByteDot widens both
 //               operands to 16 bits and uses pmaddwd.
 //   smull       has 16-bit products of signed bytes, so u - 128 goes in (a flipped top bit)
 //               and 128 * (s0 + s1 + s2 + s3) is added. Two products of -128 * -128 do not fit
-//               into 16 bits: pairs are added in 32 bits, but for NibbleDot, which takes u as
+//               into 16 bits: pairs are added in 32 bits, but for SevenBitDot, which takes u as
 //               it is, in 16.
 //   sdot        the same, without a step in 16 bits.
 // Only acc itself can overflow; it wraps.
@@ -74,6 +74,19 @@ HWY_INLINE VI VnniDot(VU8 u, VI8 s, VI acc) {
 }
 #endif
 
+#if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
+// acc + x, which GCC may not reorder: it would make a tree of a register tile's additions and
+// have no registers left for it.
+HWY_INLINE VI AddInOrder(VI acc, VI x) {
+#if HWY_TARGET <= HWY_AVX2
+  asm("vpaddd %1, %0, %0" : "+v"(acc.raw) : "v"(x.raw));
+#else
+  asm("paddd %1, %0" : "+x"(acc.raw) : "x"(x.raw));
+#endif
+  return acc;
+}
+#endif
+
 #if NIBBLE_NEON_DOT
 // sdot and usdot by their encoding, since assemblers take the names only where all code may
 // use them: the operands print as v0 to v31, which become numbers as .Lnibble_v0 to _v31.
@@ -108,7 +121,7 @@ HWY_INLINE VI SmullByteDot(VU8 u, VI8 s, VI acc) {
   const int32x4_t sum = vpaddlq_s16(vpaddlq_s8(s.raw));
   return VI(vaddq_s32(vaddq_s32(acc.raw, dot), vshlq_n_s32(sum, 7)));
 }
-HWY_INLINE VI SmullNibbleDot(VU8 u, VI8 s, VI acc) {
+HWY_INLINE VI SmullSevenBitDot(VU8 u, VI8 s, VI acc) {
   const WideProducts p(hn::BitCast(TileI8(), u), s);
   return VI(vpadalq_s16(acc.raw, vpaddq_s16(p.low, p.high)));
 }
@@ -132,6 +145,8 @@ HWY_INLINE VI ByteDot(VU8 u, VI8 s, VI acc) {
     return hn::Sub(SignedDot(w, s, acc), SignedDot(minus_128, s, hn::Zero(TileI())));
   }
   return SmullByteDot(u, s, acc);
+#elif HWY_ARCH_X86
+  return AddInOrder(acc, hn::SumOfMulQuadAccumulate(TileI(), u, s, hn::Zero(TileI())));
 #else
   return hn::SumOfMulQuadAccumulate(TileI(), u, s, acc);
 #endif
@@ -140,7 +155,7 @@ HWY_INLINE VI ByteDot(VU8 u, VI8 s, VI acc) {
 // The same where no u is above 127 (nibbles among them): fewer steps without VNNI. Not defined
 // otherwise.
 template <ByteDotUnit kUnit = kByteDotOfTarget>
-HWY_INLINE VI NibbleDot(VU8 u, VI8 s, VI acc) {
+HWY_INLINE VI SevenBitDot(VU8 u, VI8 s, VI acc) {
 #if HWY_TARGET == HWY_AVX2
   if constexpr (kUnit == ByteDotUnit::kAvxVnni) return VnniDot(u, s, acc);
 #endif
@@ -149,13 +164,15 @@ HWY_INLINE VI NibbleDot(VU8 u, VI8 s, VI acc) {
 #elif HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
   const hn::Repartition<int16_t, TileF> d16;
   const auto pairs = hn::SatWidenMulPairwiseAdd(d16, u, s);
-  return hn::Add(acc, hn::WidenMulPairwiseAdd(TileI(), pairs, hn::Set(d16, 1)));
+  return AddInOrder(acc, hn::WidenMulPairwiseAdd(TileI(), pairs, hn::Set(d16, 1)));
 #elif NIBBLE_NEON_DOT
   if constexpr (kUnit == ByteDotUnit::kI8mm) return MixedDot(u, s, acc);
   if constexpr (kUnit == ByteDotUnit::kDotProd) {
     return SignedDot(hn::BitCast(TileI8(), u), s, acc);
   }
-  return SmullNibbleDot(u, s, acc);
+  return SmullSevenBitDot(u, s, acc);
+#elif HWY_ARCH_X86
+  return AddInOrder(acc, hn::SumOfMulQuadAccumulate(TileI(), u, s, hn::Zero(TileI())));
 #else
   return hn::SumOfMulQuadAccumulate(TileI(), u, s, acc);
 #endif

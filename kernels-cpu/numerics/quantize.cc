@@ -2,6 +2,7 @@
 #include "kernels-cpu/numerics/quantize.h"
 
 #include <algorithm>
+#include <array>
 #include <cfloat>
 #include <cmath>
 #include <cstring>
@@ -11,6 +12,7 @@
 
 #include "kernels-cpu/numerics/fast_encode.h"
 #include "kernels-cpu/numerics/formats.h"
+#include "kernels-cpu/numerics/quantize_row.h"
 
 namespace nibble {
 namespace {
@@ -25,37 +27,6 @@ void StoreLittle(uint8_t* p, int64_t bytes, uint32_t value) {
   std::memcpy(p, &value, static_cast<size_t>(bytes));
 }
 
-// One row of the source as F32.
-void LoadRow(DType type, const void* weights, int64_t begin, int64_t cols, float* out) {
-  if (type == DType::kF32) {
-    std::memcpy(out, static_cast<const float*>(weights) + begin, cols * sizeof(float));
-    return;
-  }
-  const uint16_t* source = static_cast<const uint16_t*>(weights) + begin;
-  if (type == DType::kBF16) {
-    for (int64_t k = 0; k < cols; ++k) {
-      const uint32_t bits = static_cast<uint32_t>(source[k]) << 16;
-      std::memcpy(out + k, &bits, sizeof(bits));
-    }
-  } else {
-    for (int64_t k = 0; k < cols; ++k) out[k] = DecodeF16(source[k]);
-  }
-}
-
-float MaxMagnitude(const float* x, int64_t n) {
-  // As integers: the magnitudes of finite floats order like their bits, and an integer
-  // maximum vectorizes.
-  uint32_t best = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, x + i, sizeof(bits));
-    best = std::max(best, bits & 0x7FFFFFFFu);
-  }
-  float result;
-  std::memcpy(&result, &best, sizeof(result));
-  return result;
-}
-
 // The scale code for an ideal scale already divided by its factor; never 0 for a nonzero
 // group.
 uint32_t EncodeScale(DType type, float ideal) {
@@ -67,7 +38,18 @@ uint32_t EncodeScale(DType type, float ideal) {
     return static_cast<uint8_t>(std::clamp(exponent, -9, 5));
   }
   if (ideal == 0) return 0;
-  return std::max(1u, Encode(type, ideal));
+  return std::max(1u, type == DType::kE4M3 ? FastEncode(type, ideal) : Encode(type, ideal));
+}
+
+// Decode for scale codes; the one of every few columns from a table.
+float DecodeScale(DType type, uint32_t code) {
+  if (type != DType::kE4M3) return Decode(type, code);
+  static const std::array<float, 256> table = [] {
+    std::array<float, 256> t;
+    for (uint32_t c = 0; c < 256; ++c) t[c] = DecodeE4M3(static_cast<uint8_t>(c));
+    return t;
+  }();
+  return table[code];
 }
 
 // max(ideal) / divisor, kept positive where max is.
@@ -76,92 +58,38 @@ float Factor(float max_ideal, float divisor) {
   return std::max(max_ideal / divisor, std::numeric_limits<float>::denorm_min());
 }
 
-class RowQuantizer {
- public:
-  RowQuantizer(const WeightFormat& format, int64_t cols, const CanonicalWeights& out)
-      : format_(format), cols_(cols), group_(format.Group(cols)), groups_(format.Groups(cols)),
-        out_(out), codes_(cols) {}
-
-  float Ideal(const float* row, int64_t group) const {
-    const int64_t begin = group * group_;
-    return MaxMagnitude(row + begin, std::min(group_, cols_ - begin)) / MaxValue(format_.code);
+// The largest of n codes as unsigned integers.
+template <class T>
+T LargestCode(const uint8_t* codes, int64_t n) {
+  T best = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    T code;
+    std::memcpy(&code, codes + i * sizeof(T), sizeof(T));
+    best = std::max(best, code);
   }
+  return best;
+}
 
-  float MaxIdeal(const float* row) const {
-    float best = 0;
-    for (int64_t g = 0; g < groups_; ++g) best = std::max(best, Ideal(row, g));
-    return best;
+// Finite and not negative: as unsigned integers, below the code of infinity (E4M3: of NaN),
+// since a sign bit makes them larger still.
+bool AllScalesValid(DType type, const uint8_t* scales, int64_t n) {
+  switch (type) {
+    case DType::kE4M3: return LargestCode<uint8_t>(scales, n) < 0x7F;
+    case DType::kF16: return LargestCode<uint16_t>(scales, n) < 0x7C00;
+    case DType::kBF16: return LargestCode<uint16_t>(scales, n) < 0x7F80;
+    case DType::kF32: return LargestCode<uint32_t>(scales, n) < 0x7F800000u;
+    default: return n == 0;  // exponents are looked at one by one
   }
+}
 
-  void Quantize(int64_t r, const float* row, float factor) {
-    const int64_t scale_bytes = format_.ScaleBytes();
-    for (int64_t g = 0; g < groups_; ++g) {
-      float ideal = Ideal(row, g);
-      if (ideal != 0 && factor != 1) ideal /= factor;
-      const uint32_t code = EncodeScale(format_.scale, ideal);
-      StoreLittle(out_.scales + (r * groups_ + g) * scale_bytes, scale_bytes, code);
-      const int64_t begin = g * group_, end = std::min(begin + group_, cols_);
-      EncodeGroup(row, begin, end, ideal == 0 ? 0 : Decode(format_.scale, code) * factor);
-    }
-    StoreCodes(r);
-  }
-
-  void Convert(int64_t r, const float* row) {
-    const int64_t bytes = format_.code == DType::kF32 ? 4 : 2;
-    uint8_t* to = out_.codes + r * format_.CodeRowBytes(cols_);
-    for (int64_t k = 0; k < cols_; ++k) {
-      StoreLittle(to + k * bytes, bytes, Encode(format_.code, row[k]));
-    }
-  }
-
- private:
-  // scale 0: a group of zeros, or one so small that its scale underflowed; codes are 0.
-  void EncodeGroup(const float* row, int64_t begin, int64_t end, float scale) {
-    if (scale == 0) {
-      std::fill(codes_.begin() + begin, codes_.begin() + end, uint8_t{0});
-      return;
-    }
-    switch (format_.code) {  // the type is a constant inside each loop
-      case DType::kI4: EncodeLoop<DType::kI4>(row, begin, end, scale); break;
-      case DType::kI8: EncodeLoop<DType::kI8>(row, begin, end, scale); break;
-      case DType::kE4M3: EncodeLoop<DType::kE4M3>(row, begin, end, scale); break;
-      case DType::kE5M2: EncodeLoop<DType::kE5M2>(row, begin, end, scale); break;
-      case DType::kE3M2: EncodeLoop<DType::kE3M2>(row, begin, end, scale); break;
-      default: EncodeLoop<DType::kE2M3>(row, begin, end, scale);
-    }
-  }
-
-  template <DType kType>
-  void EncodeLoop(const float* row, int64_t begin, int64_t end, float scale) {
-    for (int64_t k = begin; k < end; ++k) {
-      codes_[k] = static_cast<uint8_t>(FastEncode(kType, row[k] / scale));
-    }
-  }
-
-  void StoreCodes(int64_t r) {
-    uint8_t* to = out_.codes + r * format_.CodeRowBytes(cols_);
-    if (format_.code != DType::kI4 && !IsSixBit(format_.code)) {
-      std::memcpy(to, codes_.data(), static_cast<size_t>(cols_));
-      return;
-    }
-    const auto code = [this](int64_t k) { return k < cols_ ? codes_[k] : uint8_t{0}; };
-    for (int64_t k = 0; k < cols_; k += 2) {
-      to[k / 2] = static_cast<uint8_t>((code(k) & 15) | (code(k + 1) & 15) << 4);
-    }
-    if (!IsSixBit(format_.code)) return;
-    uint8_t* high = out_.codes_high + r * format_.HighRowBytes(cols_);
-    for (int64_t k = 0; k < cols_; k += 4) {
-      uint32_t bits = 0;
-      for (int i = 0; i < 4; ++i) bits |= (code(k + i) >> 4u) << (2 * i);
-      high[k / 4] = static_cast<uint8_t>(bits);
-    }
-  }
-
-  const WeightFormat format_;
-  const int64_t cols_, group_, groups_;
-  const CanonicalWeights out_;
-  std::vector<uint8_t> codes_;
-};
+// The canonical parts from row r on.
+CanonicalWeights RowsFrom(const WeightFormat& f, int64_t cols, CanonicalWeights w, int64_t r) {
+  w.codes += r * f.CodeRowBytes(cols);
+  if (w.codes_high != nullptr) w.codes_high += r * f.HighRowBytes(cols);
+  if (w.scales != nullptr) w.scales += r * f.Groups(cols) * f.ScaleBytes();
+  if (f.HasRowFactors()) w.factors += r;
+  return w;
+}
 
 // The first problem in row-major order, found by any thread.
 class FirstProblem {
@@ -183,59 +111,118 @@ class FirstProblem {
 
 }  // namespace
 
+WeightQuantizer::WeightQuantizer(const WeightFormat& format, DType type, const void* weights,
+                                 int64_t rows, int64_t cols, int64_t stride, int threads)
+    : format_(format),
+      type_(type),
+      weights_(static_cast<const uint8_t*>(weights)),
+      rows_(rows),
+      cols_(cols),
+      stride_(stride),
+      group_(format.Group(cols)),
+      groups_(std::max<int64_t>(format.Groups(cols), 1)),
+      // Allocated here: a worker must not throw.
+      scratch_(threads, {std::vector<float>(groups_), std::vector<float>(groups_),
+                         std::vector<uint8_t>(cols + 3)}) {}
+
+const void* WeightQuantizer::Row(int64_t r) const {
+  return weights_ + r * stride_ * (type_ == DType::kF32 ? 4 : 2);
+}
+
+// Fills scratch.maxima; false where one is not finite.
+bool WeightQuantizer::FindMaxima(int64_t r, Scratch& scratch) const {
+  GroupMaxima(type_, Row(r), cols_, group_, scratch.maxima.data());
+  bool finite = true;
+  for (const float m : scratch.maxima) finite &= m <= FLT_MAX;  // false for NaN
+  return finite;
+}
+
+std::string WeightQuantizer::Prepare(ThreadPool& pool) {
+  const int threads = pool.threads();
+  std::vector<float> largest(threads, 0.0f);
+  FirstProblem problem;
+  pool.Run([&](int thread) {
+    const Range range = Share(rows_, thread, threads);
+    Scratch& scratch = scratch_[thread];
+    for (int64_t r = range.begin; r < range.end; ++r) {
+      if (!FindMaxima(r, scratch)) {
+        problem.Report(r, Problem(r));
+        return;
+      }
+      for (const float m : scratch.maxima) largest[thread] = std::max(largest[thread], m);
+    }
+  });
+  if (format_.HasMatrixFactor()) {
+    const float amax = *std::max_element(largest.begin(), largest.end());
+    matrix_factor_ = Factor(amax / MaxValue(format_.code), 56.0f);
+  }
+  return problem.text();
+}
+
+std::string WeightQuantizer::Problem(int64_t row) const {
+  for (int64_t k = 0; k < cols_; ++k) {
+    float v;
+    ConvertRow(DType::kF32, type_, static_cast<const uint8_t*>(Row(row)) +
+                                       k * (type_ == DType::kF32 ? 4 : 2), 1, &v);
+    if (std::isfinite(v)) continue;
+    return "element [" + std::to_string(row) + ", " + std::to_string(k) + "] is " +
+           (std::isnan(v) ? "NaN" : "infinite") + " but a finite number was expected";
+  }
+  return "";
+}
+
+int64_t WeightQuantizer::Quantize(int thread, int64_t begin, int64_t end,
+                                  const CanonicalWeights& out) {
+  Scratch& scratch = scratch_[thread];
+  const int64_t row_bytes = format_.CodeRowBytes(cols_), high_bytes = format_.HighRowBytes(cols_);
+  const int64_t scale_bytes = format_.ScaleBytes();
+  const float largest_code = MaxValue(format_.code);
+  for (int64_t r = begin; r < end; ++r) {
+    if (!FindMaxima(r, scratch)) return r;
+    uint8_t* codes = out.codes + (r - begin) * row_bytes;
+    if (IsUnquantized(format_.code)) {
+      ConvertRow(format_.code, type_, Row(r), cols_, codes);
+      continue;
+    }
+    float factor = matrix_factor_;
+    if (format_.HasRowFactors()) {
+      const float amax = *std::max_element(scratch.maxima.begin(), scratch.maxima.end());
+      factor = out.factors[r - begin] = Factor(amax / largest_code, 32.0f);
+    }
+    uint8_t* scales = out.scales + (r - begin) * groups_ * scale_bytes;
+    for (int64_t g = 0; g < groups_; ++g) {
+      float ideal = scratch.maxima[g] / largest_code;
+      if (ideal != 0 && factor != 1) ideal /= factor;
+      const uint32_t code = EncodeScale(format_.scale, ideal);
+      StoreLittle(scales + g * scale_bytes, scale_bytes, code);
+      // 0 for a group of zeros, and where the product underflows: its codes are 0.
+      scratch.scales[g] = ideal == 0 ? 0 : DecodeScale(format_.scale, code) * factor;
+    }
+    const bool planes = format_.code == DType::kI4 || IsSixBit(format_.code);
+    uint8_t* bytes = planes ? scratch.codes.data() : codes;
+    EncodeRow(format_.code, type_, Row(r), cols_, group_, scratch.scales.data(), bytes);
+    if (planes) {
+      StorePlanes(bytes, cols_, codes,
+                  IsSixBit(format_.code) ? out.codes_high + (r - begin) * high_bytes : nullptr);
+    }
+  }
+  return -1;
+}
+
 std::string QuantizeWeights(ThreadPool& pool, const WeightFormat& format, DType type,
                             const void* weights, int64_t rows, int64_t cols, int64_t stride,
                             const CanonicalWeights& out) {
-  const bool quantized = !IsUnquantized(format.code);
   const int threads = pool.threads();
-  FirstProblem problem;
-  std::vector<float> max_ideal(threads, 0.0f);
-  // Allocated here: a worker must not throw.
-  std::vector<std::vector<float>> buffers(threads, std::vector<float>(cols));
-  std::vector<RowQuantizer> quantizers(threads, RowQuantizer(format, cols, out));
-
-  const auto for_each_row = [&](const auto& body) {  // body(thread, row index, row)
-    pool.Run([&](int thread) {
-      const Range range = Share(rows, thread, threads);
-      float* row = buffers[thread].data();
-      for (int64_t r = range.begin; r < range.end; ++r) {
-        LoadRow(type, weights, r * stride, cols, row);
-        if (!body(thread, r, row)) return;
-      }
-    });
-  };
-
+  WeightQuantizer quantizer(format, type, weights, rows, cols, stride, threads);
   // The whole matrix is looked at before anything is written.
-  for_each_row([&](int thread, int64_t r, const float* row) {
-    if (!(MaxMagnitude(row, cols) <= FLT_MAX)) {
-      const int64_t k =
-          std::find_if(row, row + cols, [](float v) { return !std::isfinite(v); }) - row;
-      problem.Report(r * cols + k, "element [" + std::to_string(r) + ", " + std::to_string(k) +
-                                       "] is " + (std::isnan(row[k]) ? "NaN" : "infinite") +
-                                       " but a finite number was expected");
-      return false;
+  const std::string problem = quantizer.Prepare(pool);
+  if (!problem.empty()) return problem;
+  if (format.HasMatrixFactor()) out.factors[0] = quantizer.matrix_factor();
+  pool.Run([&](int thread) {
+    const Range range = Share(rows, thread, threads);
+    if (range.begin < range.end) {
+      quantizer.Quantize(thread, range.begin, range.end, RowsFrom(format, cols, out, range.begin));
     }
-    if (format.HasMatrixFactor()) {
-      max_ideal[thread] = std::max(max_ideal[thread], quantizers[thread].MaxIdeal(row));
-    }
-    return true;
-  });
-  if (!problem.text().empty()) return problem.text();
-
-  if (format.HasMatrixFactor()) {
-    out.factors[0] = Factor(*std::max_element(max_ideal.begin(), max_ideal.end()), 56.0f);
-  }
-  for_each_row([&](int thread, int64_t r, const float* row) {
-    if (!quantized) {
-      quantizers[thread].Convert(r, row);
-      return true;
-    }
-    float factor = format.HasMatrixFactor() ? out.factors[0] : 1.0f;
-    if (format.HasRowFactors()) {
-      factor = out.factors[r] = Factor(quantizers[thread].MaxIdeal(row), 32.0f);
-    }
-    quantizers[thread].Quantize(r, row, factor);
-    return true;
   });
   return "";
 }
@@ -247,16 +234,14 @@ std::string CheckCanonical(ThreadPool& pool, const WeightFormat& format, int64_t
   const int64_t groups = format.Groups(cols), scale_bytes = format.ScaleBytes();
   const int64_t row_bytes = format.CodeRowBytes(cols);
   const int64_t element = row_bytes / std::max<int64_t>(cols, 1);
-  const bool float_codes = format.code == DType::kE4M3 || format.code == DType::kE5M2 ||
-                           IsUnquantized(format.code);
   const auto place = [](const char* part, int64_t r, int64_t k) {
     return std::string(part) + "[" + std::to_string(r) + ", " + std::to_string(k) + "] is ";
   };
   pool.Run([&](int thread) {
     const Range range = Share(rows, thread, threads);
     for (int64_t r = range.begin; r < range.end; ++r) {
-      if (float_codes) {
-        const uint8_t* row = weights.codes + r * row_bytes;
+      const uint8_t* row = weights.codes + r * row_bytes;
+      if (!AllFinite(format.code, row, cols)) {
         for (int64_t k = 0; k < cols; ++k) {
           const float value = Decode(format.code, LoadLittle(row + k * element, element));
           if (std::isfinite(value)) continue;
@@ -264,8 +249,10 @@ std::string CheckCanonical(ThreadPool& pool, const WeightFormat& format, int64_t
           return;
         }
       }
+      const uint8_t* scales = weights.scales + r * groups * scale_bytes;
+      if (AllScalesValid(format.scale, scales, groups)) continue;
       for (int64_t g = 0; g < groups; ++g) {
-        const uint32_t code = LoadLittle(weights.scales + (r * groups + g) * scale_bytes, scale_bytes);
+        const uint32_t code = LoadLittle(scales + g * scale_bytes, scale_bytes);
         const float scale = Decode(format.scale, code);
         const int exponent = static_cast<int8_t>(code);
         if (format.scale == DType::kPow2 ? exponent >= -9 && exponent <= 5

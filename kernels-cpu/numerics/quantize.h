@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "kernels-cpu/numerics/types.h"
 #include "kernels-cpu/threads/thread_pool.h"
@@ -19,6 +20,41 @@ namespace nibble {
 std::string QuantizeWeights(ThreadPool& pool, const WeightFormat& format, DType type,
                             const void* weights, int64_t rows, int64_t cols, int64_t stride,
                             const CanonicalWeights& out);
+
+// The same a few rows at a time, for packing without the whole canonical form in between.
+class WeightQuantizer {
+ public:
+  // threads: how many will call Quantize at once. Throws std::bad_alloc.
+  WeightQuantizer(const WeightFormat& format, DType type, const void* weights, int64_t rows,
+                  int64_t cols, int64_t stride, int threads);
+
+  // Looks at all weights: "" or the first problem, as above. Needed before Quantize only for
+  // a format with a matrix factor, which it finds.
+  std::string Prepare(ThreadPool& pool);
+  float matrix_factor() const { return matrix_factor_; }
+
+  // Rows begin .. end - 1 to out, whose parts begin with row begin; not the matrix factor. On
+  // thread `thread` of threads. Returns -1, or the first row that is not finite, where it stops.
+  int64_t Quantize(int thread, int64_t begin, int64_t end, const CanonicalWeights& out);
+
+  // What is wrong with a row that is not finite.
+  std::string Problem(int64_t row) const;
+
+ private:
+  struct Scratch {
+    std::vector<float> maxima, scales;  // of a row's groups
+    std::vector<uint8_t> codes;         // of a row, one byte each
+  };
+  const void* Row(int64_t r) const;
+  bool FindMaxima(int64_t r, Scratch& scratch) const;
+
+  const WeightFormat format_;
+  const DType type_;
+  const uint8_t* const weights_;
+  const int64_t rows_, cols_, stride_, group_, groups_;
+  float matrix_factor_ = 1;
+  std::vector<Scratch> scratch_;
+};
 
 // Whether the canonical parts are free of NaN codes and of NaN, negative or infinite
 // scales and factors: "" or what is wrong and where.

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "hwy/highway.h"
+#include "kernels-cpu/testing/executable_targets.h"
 
 namespace nibble {
 
@@ -48,15 +49,20 @@ inline std::vector<float> NormalValues(std::mt19937_64& random, int64_t n, float
 // (./nibble test --full), else once.
 inline int TestRounds() { return std::getenv("NIBBLE_FULL_TESTS") != nullptr ? 20 : 1; }
 
-// Runs body() once for each SIMD target that this build and this CPU have.
+// Runs body() once for each SIMD target that this build has and this machine executes, and for
+// each way that a target has of multiplying bytes (byte_dot.h).
 template <class Body>
 void ForEachSimdTarget(const Body& body) {
-  for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
-    SCOPED_TRACE(hwy::TargetName(target));
-    hwy::SetSupportedTargetsForTest(target);
-    body();
+  for (const int64_t target : ExecutableTargets()) {
+    for (const ByteDotUnit unit : ExecutableByteDotUnits(target)) {
+      SCOPED_TRACE(ByteDotName(target, unit));
+      hwy::SetSupportedTargetsForTest(target);
+      ForceByteDotUnit(unit);
+      body();
+    }
   }
   hwy::SetSupportedTargetsForTest(0);
+  ChooseBestByteDotUnit();
 }
 
 }  // namespace nibble

@@ -4,9 +4,9 @@
 #include <memory>
 #include <string>
 
-#include "kernels-cpu/memory/buffer.h"
 #include "kernels-cpu/numerics/quantize.h"
 #include "native/src/context.h"
+#include "native/src/packed_file.h"
 #include "native/src/weights.h"
 
 namespace {
@@ -23,30 +23,11 @@ Sizes SizesOf(const WeightFormat& format, int64_t rows, int64_t cols) {
           rows * format.Groups(cols) * format.ScaleBytes(), format.FactorCount(rows)};
 }
 
-// Quantizes checked weights; the message of a refusal names the element.
-nb_status QuantizeInto(const char* function, ThreadPool& pool, const WeightFormat& format,
-                       const View& w, const CanonicalWeights& out) {
-  const std::string problem = QuantizeWeights(pool, format, static_cast<DType>(w.dtype), w.data,
-                                              w.rows, w.cols, w.stride, out);
-  if (problem.empty()) return NB_OK;
-  return FailArg(NB_INVALID_ARGUMENT, {function, "weights"}, "%s", problem.c_str());
-}
-
 // weights: F32, F16 or BF16, [N, K], with its sizes free.
 nb_status CheckWeights(const char* function, const nb_tensor* weights, View* view) {
   const uint32_t types = DTypeBit(NB_F32) | DTypeBit(NB_F16) | DTypeBit(NB_BF16);
   return CheckTensor({function, "weights"}, weights,
                      {types, 2, {kAnySize, kAnySize}, {"N", "K"}}, view);
-}
-
-nb_status MakeMatrix(Workspace& workspace, const nb_weight_format& given,
-                     const WeightFormat& format, int64_t rows, int64_t cols,
-                     const CanonicalWeights& weights, nb_matrix** matrix) {
-  auto made = std::make_unique<nb_matrix>();
-  made->format = given;
-  made->packed = PackMatrix(workspace.pool(), format, rows, cols, weights);
-  *matrix = made.release();
-  return NB_OK;
 }
 
 nb_status Quantize(nb_context* context, const nb_weight_format* format, const nb_tensor* weights,
@@ -66,7 +47,11 @@ nb_status Quantize(nb_context* context, const nb_weight_format* format, const nb
   NIBBLE_RETURN_IF_FAILED(CheckDisjoint({kFunction, "scales"}, out.scales, "weights", w));
   NIBBLE_RETURN_IF_FAILED(CheckDisjoint({kFunction, "factors"}, out.factors, "weights", w));
   const Turn turn(context->lock);
-  return QuantizeInto(kFunction, context->workspace.pool(), f, w, out.weights());
+  const std::string problem =
+      QuantizeWeights(context->workspace.pool(), f, static_cast<DType>(w.dtype), w.data, w.rows,
+                      w.cols, w.stride, out.weights());
+  if (problem.empty()) return NB_OK;
+  return FailArg(NB_INVALID_ARGUMENT, {kFunction, "weights"}, "%s", problem.c_str());
 }
 
 nb_status Pack(nb_context* context, const nb_weight_format* format, int64_t rows, int64_t cols,
@@ -85,7 +70,11 @@ nb_status Pack(nb_context* context, const nb_weight_format* format, int64_t rows
   const std::string problem =
       CheckCanonical(context->workspace.pool(), f, rows, cols, in.weights());
   if (!problem.empty()) return Fail(NB_INVALID_ARGUMENT, "%s: %s", kFunction, problem.c_str());
-  return MakeMatrix(context->workspace, *format, f, rows, cols, in.weights(), matrix);
+  auto made = std::make_unique<nb_matrix>();
+  made->format = *format;
+  made->packed = PackMatrix(context->workspace.pool(), f, rows, cols, in.weights());
+  *matrix = made.release();
+  return NB_OK;
 }
 
 nb_status QuantizeAndPack(nb_context* context, const nb_weight_format* format,
@@ -99,15 +88,16 @@ nb_status QuantizeAndPack(nb_context* context, const nb_weight_format* format,
   NIBBLE_RETURN_IF_FAILED(CheckWeights(kFunction, weights, &w));
   NIBBLE_RETURN_IF_FAILED(CheckFormat(kFunction, format, w.rows, w.cols, &f));
   const Turn turn(context->lock);
-  // The canonical form stays inside: it is freed before the call returns, so that the peak is
-  // the canonical size over that of the matrix.
-  const Sizes sizes = SizesOf(f, w.rows, w.cols);
-  const Buffer codes(sizes.codes), high(sizes.codes_high), scales(sizes.scales),
-      factors(sizes.factors * sizeof(float));
-  const CanonicalWeights canonical{codes.data(), high.data(), scales.data(), factors.as<float>()};
-  NIBBLE_RETURN_IF_FAILED(
-      QuantizeInto(kFunction, context->workspace.pool(), f, w, canonical));
-  return MakeMatrix(context->workspace, *format, f, w.rows, w.cols, canonical, matrix);
+  auto made = std::make_unique<nb_matrix>();
+  made->format = *format;
+  const std::string problem =
+      QuantizeAndPackMatrix(context->workspace.pool(), f, static_cast<DType>(w.dtype), w.data,
+                            w.rows, w.cols, w.stride, &made->packed);
+  if (!problem.empty()) {
+    return FailArg(NB_INVALID_ARGUMENT, {kFunction, "weights"}, "%s", problem.c_str());
+  }
+  *matrix = made.release();
+  return NB_OK;
 }
 
 nb_status Unpack(nb_context* context, const nb_matrix* matrix, const nb_tensor* codes,
@@ -140,6 +130,51 @@ nb_status Dequantize(nb_context* context, const nb_matrix* matrix, const nb_tens
     const Range range = Share(m.rows, thread, pool.threads());
     for (int64_t r = range.begin; r < range.end; ++r) DequantizeRow(m, r, y.f32() + r * y.stride);
   });
+  return NB_OK;
+}
+
+// offset and record_bytes of the record of a matrix.
+nb_status CheckRecord(const char* function, const WeightFormat& format, int64_t rows,
+                      int64_t cols, int64_t offset, int64_t record_bytes) {
+  const int64_t expected = RecordBytes(format, rows, cols);
+  int64_t end = 0;
+  if (offset < 0 || !CheckedAdd(offset, expected, &end)) {
+    return FailArg(NB_INVALID_ARGUMENT, {function, "offset"},
+                   "%lld but at least 0, and an end that fits in 63 bits, was expected",
+                   static_cast<long long>(offset));
+  }
+  if (record_bytes == expected) return NB_OK;
+  return FailArg(NB_INVALID_ARGUMENT, {function, "record_bytes"},
+                 "%lld but %lld was expected for this matrix",
+                 static_cast<long long>(record_bytes), static_cast<long long>(expected));
+}
+
+nb_status Write(nb_context* context, const nb_matrix* matrix, const char* path, int64_t offset,
+                int64_t record_bytes) {
+  constexpr char kFunction[] = "nb_matrix_write";
+  NIBBLE_RETURN_IF_FAILED(CheckContext(kFunction, context));
+  NIBBLE_RETURN_IF_FAILED(CheckMatrix({kFunction, "matrix"}, matrix));
+  const PackedMatrix& m = matrix->packed;
+  NIBBLE_RETURN_IF_FAILED(CheckRecord(kFunction, m.format, m.rows, m.cols, offset, record_bytes));
+  const Turn turn(context->lock);
+  return WriteRecord(kFunction, context->workspace.pool(), m, path, offset);
+}
+
+nb_status Read(nb_context* context, const nb_weight_format* format, int64_t rows, int64_t cols,
+               const char* path, int64_t offset, int64_t record_bytes, nb_matrix** matrix) {
+  constexpr char kFunction[] = "nb_matrix_read";
+  NIBBLE_RETURN_IF_FAILED(CheckNotNull({kFunction, "matrix"}, matrix));
+  *matrix = nullptr;
+  NIBBLE_RETURN_IF_FAILED(CheckContext(kFunction, context));
+  WeightFormat f;
+  NIBBLE_RETURN_IF_FAILED(CheckFormat(kFunction, format, rows, cols, &f));
+  NIBBLE_RETURN_IF_FAILED(CheckRecord(kFunction, f, rows, cols, offset, record_bytes));
+  auto made = std::make_unique<nb_matrix>();
+  made->format = *format;
+  const Turn turn(context->lock);
+  NIBBLE_RETURN_IF_FAILED(ReadRecord(kFunction, context->workspace.pool(), f, rows, cols, path,
+                                     offset, &made->packed));
+  *matrix = made.release();
   return NB_OK;
 }
 
@@ -193,6 +228,32 @@ nb_status nb_matrix_unpack(nb_context* context, const nb_matrix* matrix, const n
 nb_status nb_matrix_dequantize(nb_context* context, const nb_matrix* matrix,
                                const nb_tensor* output) {
   return Guard("nb_matrix_dequantize", [&] { return Dequantize(context, matrix, output); });
+}
+
+nb_status nb_matrix_record_bytes(const nb_weight_format* format, int64_t rows, int64_t cols,
+                                 int64_t* bytes) {
+  return Guard("nb_matrix_record_bytes", [&] {
+    constexpr char kFunction[] = "nb_matrix_record_bytes";
+    WeightFormat f;
+    NIBBLE_RETURN_IF_FAILED(CheckNotNull({kFunction, "bytes"}, bytes));
+    NIBBLE_RETURN_IF_FAILED(CheckFormat(kFunction, format, rows, cols, &f));
+    *bytes = RecordBytes(f, rows, cols);
+    return NB_OK;
+  });
+}
+
+nb_status nb_matrix_write(nb_context* context, const nb_matrix* matrix, const char* path,
+                          int64_t offset, int64_t record_bytes) {
+  return Guard("nb_matrix_write",
+               [&] { return Write(context, matrix, path, offset, record_bytes); });
+}
+
+nb_status nb_matrix_read(nb_context* context, const nb_weight_format* format, int64_t rows,
+                         int64_t cols, const char* path, int64_t offset, int64_t record_bytes,
+                         nb_matrix** matrix) {
+  return Guard("nb_matrix_read", [&] {
+    return Read(context, format, rows, cols, path, offset, record_bytes, matrix);
+  });
 }
 
 nb_status nb_matrix_get_info(const nb_matrix* matrix, nb_matrix_info* info) {

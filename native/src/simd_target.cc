@@ -6,6 +6,7 @@
 
 #include "hwy/highway.h"
 #include "hwy/targets.h"
+#include "kernels-cpu/numerics/byte_dot.h"
 
 namespace nibble::abi {
 namespace {
@@ -17,16 +18,22 @@ struct Choice {
 };
 
 // Highway numbers its targets by one bit each; every name that is known at all is found by
-// asking for the names of all bits.
+// asking for the names of all bits, with each way of multiplying bytes.
 bool IsKnownTarget(const std::string& name) {
   for (int bit = 0; bit < 63; ++bit) {
-    const char* known = hwy::TargetName(int64_t{1} << bit);
-    // TargetName answers "Unknown" in some form for unassigned bits.
-    if (name == known && name.compare(0, 4, "Unkn") != 0 && name != "?") return true;
+    for (const ByteDotUnit unit : kByteDotUnits) {
+      const int64_t target = int64_t{1} << bit;
+      if (!TargetHasByteDotUnit(target, unit)) continue;
+      const char* known = ByteDotName(target, unit);
+      // Highway answers "Unknown" in some form for unassigned bits.
+      if (name == known && name.compare(0, 4, "Unkn") != 0 && name != "?") return true;
+    }
   }
   return false;
 }
 
+// Only what the CPU announces counts: an instruction that executes unannounced, as it may in a
+// virtual machine, may be gone after the machine has moved to another host.
 Choice Choose() {
   Choice choice;
   // Lowest bit first is best first.
@@ -36,10 +43,16 @@ Choice Choose() {
   if (environment != nullptr) choice.requested = environment;
   for (int64_t rest = usable; rest != 0; rest &= rest - 1) {
     const int64_t target = rest & -rest;
-    const std::string name = hwy::TargetName(target);
-    if (!choice.usable.empty()) choice.usable += ' ';
-    choice.usable += name;
-    if (name == choice.requested) forced = target;
+    for (const ByteDotUnit unit : kByteDotUnits) {
+      if (!TargetHasByteDotUnit(target, unit) || !HasByteDotUnit(unit)) continue;
+      const std::string name = ByteDotName(target, unit);
+      if (!choice.usable.empty()) choice.usable += ' ';
+      choice.usable += name;
+      if (name == choice.requested) {
+        forced = target;
+        ForceByteDotUnit(unit);
+      }
+    }
   }
   if (forced != 0) {
     hwy::SetSupportedTargetsForTest(forced);
@@ -74,7 +87,9 @@ const char* UsableSimdTargets() { return TheChoice().usable.c_str(); }
 const char* SimdTargetInUse() {
   TheChoice();
   const int64_t targets = hwy::SupportedTargets() & HWY_TARGETS;
-  return hwy::TargetName(targets & -targets);
+  const int64_t best = targets & -targets;
+  const ByteDotUnit unit = ChosenByteDotUnit();
+  return ByteDotName(best, TargetHasByteDotUnit(best, unit) ? unit : ByteDotUnit::kOfTarget);
 }
 
 }  // namespace nibble::abi

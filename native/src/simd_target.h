@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The choice of the SIMD target, made once per process.
+// The choice of the SIMD target, made once per process. A target is one of Highway's, or one of
+// those with a way of multiplying bytes that Highway does not tell apart (byte_dot.h), as
+// AVX2_VNNI or NEON_I8MM.
 #pragma once
 
 #include "native/src/status.h"
@@ -12,7 +14,7 @@ namespace nibble::abi {
 // failure with its message set for the calling thread, which then begins with `function`.
 nb_status ApplySimdTarget(const char* function);
 
-// Space-separated names of the targets that this build and this CPU can run, best first;
+// Space-separated names of the targets that this build has and this CPU announces, best first;
 // not affected by NIBBLE_SIMD_TARGET. Lives as long as the process.
 const char* UsableSimdTargets();
 

@@ -277,7 +277,8 @@ TEST_F(AbiMatMulRefusals, KernelsThatExist) {
     const MatrixPtr m = Matrix(Format(code, plain ? NB_NONE : NB_F32), 4, 16);
     for (int32_t activation = NB_NONE; activation <= NB_POW2; ++activation) {
       const bool exists = activation == NB_F32 || activation == NB_BF16 || activation == NB_E4M3 ||
-                          (activation == NB_I8 && (code == NB_I4 || code == NB_I8));
+                          (activation == NB_I8 &&
+                           (code == NB_I4 || code == NB_I8 || code == NB_E2M3));
       const nb_projection p = {m.get(), nullptr, nullptr, &yt_};
       const nb_status status = nb_matmul(context_.get(), activation, &xt_, nullptr, 0, &p, 1);
       EXPECT_EQ(status, exists ? NB_OK : NB_UNSUPPORTED) << code << " with " << activation;

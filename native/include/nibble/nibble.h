@@ -10,7 +10,7 @@
  *              exits, prints or throws across this interface. A failed call leaves
  *              every output handle NULL; output tensors may be partly written only
  *              after NB_OUT_OF_MEMORY, NB_DEVICE_ERROR or NB_INTERNAL.
- * Ownership.   Handles made by *_create, *_pack and *_quantize belong to the
+ * Ownership.   Handles made by *_create, *_pack, *_quantize and *_read belong to the
  *              caller, who passes each to its *_destroy once; destroying NULL is
  *              harmless. Nothing keeps a pointer to caller memory after the call
  *              returns. A matrix or a cache may outlive the context it was made with.
@@ -252,6 +252,28 @@ NB_API nb_status nb_matrix_unpack(nb_context *context, const nb_matrix *matrix,
 NB_API nb_status nb_matrix_dequantize(nb_context *context, const nb_matrix *matrix,
                                       const nb_tensor *output);
 
+/* A packed matrix as a record in a file, so that it need not be packed again. The file is the
+ * caller's, and so is what else it holds. A record is of use to the library and the kind of
+ * machine that wrote it: anything else in its place, damage included (every byte is under a
+ * checksum), is NB_INVALID_ARGUMENT and never a matrix, and the caller packs again.
+ *
+ * Writes to *bytes the size of the record of an [rows, cols] matrix, a multiple of 4096. */
+NB_API nb_status nb_matrix_record_bytes(const nb_weight_format *format, int64_t rows,
+                                        int64_t cols, int64_t *bytes);
+
+/* Writes matrix as a record of record_bytes (nb_matrix_record_bytes) at offset (>= 0) of the
+ * file at path (NUL-terminated), which must exist. Where the system refuses, a full disk
+ * included: NB_DEVICE_ERROR with its reason. */
+NB_API nb_status nb_matrix_write(nb_context *context, const nb_matrix *matrix, const char *path,
+                                 int64_t offset, int64_t record_bytes);
+
+/* Makes a matrix from the record of record_bytes at offset (>= 0) of the file at path. The file
+ * is read by all threads, each the part that it will work on, and never mapped. For speed,
+ * offset should be a multiple of 4096. */
+NB_API nb_status nb_matrix_read(nb_context *context, const nb_weight_format *format, int64_t rows,
+                                int64_t cols, const char *path, int64_t offset,
+                                int64_t record_bytes, nb_matrix **matrix);
+
 /* Fills info, whose struct_size the caller has set. */
 NB_API nb_status nb_matrix_get_info(const nb_matrix *matrix, nb_matrix_info *info);
 NB_API nb_status nb_matrix_destroy(nb_matrix *matrix);
@@ -263,7 +285,7 @@ NB_API nb_status nb_matrix_destroy(nb_matrix *matrix);
  * activation: what norm(x) is rounded to before the product, with one F32 scale a token:
  *   NB_F32   nothing            NB_BF16  A16
  *   NB_E4M3  A8F, amax/448      NB_I8    A8I, amax/127
- * Kernels exist for every code type with F32, BF16 and E4M3, and for I4 and I8 codes
+ * Kernels exist for every code type with F32, BF16 and E4M3, and for I4, I8 and E2M3 codes
  * with I8; anything else is NB_UNSUPPORTED.
  * x: F32 [M, K]. norm_weight: F32 [K] for RMSNorm first (x / sqrt(mean(x^2) +
  * norm_epsilon) * weight, Zhang and Sennrich, arXiv 1910.07467; norm_epsilon finite and

@@ -7,6 +7,7 @@ import dev.nibble.io.ModelSource;
 import dev.nibble.model.LlamaConfig;
 import dev.nibble.model.LlamaModel;
 import dev.nibble.model.LoadOptions;
+import dev.nibble.model.PackedCache;
 import dev.nibble.quantize.QuantizationConfig;
 import dev.nibble.quantize.Scheme;
 import java.nio.file.Path;
@@ -31,6 +32,12 @@ final class ModelOptions {
       description = "Where to compute: ${DEFAULT-VALUE}.")
   String device;
 
+  @Option(names = "--packed-cache", paramLabel = "DIR|off", order = 32,
+      description = "Where packed weights are kept, so that a model loads fast the next time, or"
+          + " off (default: nibble/packed in the user's cache directory, for large models that are"
+          + " quantized on load).")
+  String packedCache;
+
   /** The directory asked for, or the built-in model. */
   ModelSource source() {
     return model == null ? ModelSource.embedded() : ModelSource.directory(model);
@@ -46,7 +53,9 @@ final class ModelOptions {
   LlamaModel load(Streams streams, Scheme fallback, boolean progress) {
     try (var source = source();
         var bar = new Progress(streams, progress, "Loading", " MB", 1_000_000)) {
-      return LlamaModel.load(source, options(scheme(source, fallback), bar));
+      var cache = packedCache == null ? PackedCache.automatic() : PackedCache.parse(packedCache);
+      return LlamaModel.load(source, options(scheme(source, fallback), bar).withPackedCache(
+          cache.withWarnings(text -> streams.err().println("nibble: warning: " + text))));
     }
   }
 

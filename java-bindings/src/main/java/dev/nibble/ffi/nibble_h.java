@@ -1387,6 +1387,200 @@ public class nibble_h extends nibble_h$shared {
         }
     }
 
+    private static class nb_matrix_record_bytes {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER,
+            nibble_h.C_LONG,
+            nibble_h.C_LONG,
+            nibble_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_matrix_record_bytes");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_matrix_record_bytes(const nb_weight_format *format, int64_t rows, int64_t cols, int64_t *bytes)
+     * }
+     */
+    public static FunctionDescriptor nb_matrix_record_bytes$descriptor() {
+        return nb_matrix_record_bytes.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_matrix_record_bytes(const nb_weight_format *format, int64_t rows, int64_t cols, int64_t *bytes)
+     * }
+     */
+    public static MethodHandle nb_matrix_record_bytes$handle() {
+        return nb_matrix_record_bytes.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_matrix_record_bytes(const nb_weight_format *format, int64_t rows, int64_t cols, int64_t *bytes)
+     * }
+     */
+    public static MemorySegment nb_matrix_record_bytes$address() {
+        return nb_matrix_record_bytes.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_matrix_record_bytes(const nb_weight_format *format, int64_t rows, int64_t cols, int64_t *bytes)
+     * }
+     */
+    public static int nb_matrix_record_bytes(MemorySegment format, long rows, long cols, MemorySegment bytes) {
+        var mh$ = nb_matrix_record_bytes.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_matrix_record_bytes", format, rows, cols, bytes);
+            }
+            return (int)mh$.invokeExact(format, rows, cols, bytes);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class nb_matrix_write {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_LONG,
+            nibble_h.C_LONG
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_matrix_write");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_matrix_write(nb_context *context, const nb_matrix *matrix, const char *path, int64_t offset, int64_t record_bytes)
+     * }
+     */
+    public static FunctionDescriptor nb_matrix_write$descriptor() {
+        return nb_matrix_write.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_matrix_write(nb_context *context, const nb_matrix *matrix, const char *path, int64_t offset, int64_t record_bytes)
+     * }
+     */
+    public static MethodHandle nb_matrix_write$handle() {
+        return nb_matrix_write.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_matrix_write(nb_context *context, const nb_matrix *matrix, const char *path, int64_t offset, int64_t record_bytes)
+     * }
+     */
+    public static MemorySegment nb_matrix_write$address() {
+        return nb_matrix_write.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_matrix_write(nb_context *context, const nb_matrix *matrix, const char *path, int64_t offset, int64_t record_bytes)
+     * }
+     */
+    public static int nb_matrix_write(MemorySegment context, MemorySegment matrix, MemorySegment path, long offset, long record_bytes) {
+        var mh$ = nb_matrix_write.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_matrix_write", context, matrix, path, offset, record_bytes);
+            }
+            return (int)mh$.invokeExact(context, matrix, path, offset, record_bytes);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class nb_matrix_read {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_LONG,
+            nibble_h.C_LONG,
+            nibble_h.C_POINTER,
+            nibble_h.C_LONG,
+            nibble_h.C_LONG,
+            nibble_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_matrix_read");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_matrix_read(nb_context *context, const nb_weight_format *format, int64_t rows, int64_t cols, const char *path, int64_t offset, int64_t record_bytes, nb_matrix **matrix)
+     * }
+     */
+    public static FunctionDescriptor nb_matrix_read$descriptor() {
+        return nb_matrix_read.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_matrix_read(nb_context *context, const nb_weight_format *format, int64_t rows, int64_t cols, const char *path, int64_t offset, int64_t record_bytes, nb_matrix **matrix)
+     * }
+     */
+    public static MethodHandle nb_matrix_read$handle() {
+        return nb_matrix_read.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_matrix_read(nb_context *context, const nb_weight_format *format, int64_t rows, int64_t cols, const char *path, int64_t offset, int64_t record_bytes, nb_matrix **matrix)
+     * }
+     */
+    public static MemorySegment nb_matrix_read$address() {
+        return nb_matrix_read.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_matrix_read(nb_context *context, const nb_weight_format *format, int64_t rows, int64_t cols, const char *path, int64_t offset, int64_t record_bytes, nb_matrix **matrix)
+     * }
+     */
+    public static int nb_matrix_read(MemorySegment context, MemorySegment format, long rows, long cols, MemorySegment path, long offset, long record_bytes, MemorySegment matrix) {
+        var mh$ = nb_matrix_read.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_matrix_read", context, format, rows, cols, path, offset, record_bytes, matrix);
+            }
+            return (int)mh$.invokeExact(context, format, rows, cols, path, offset, record_bytes, matrix);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
     private static class nb_matrix_get_info {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
             nibble_h.C_INT,

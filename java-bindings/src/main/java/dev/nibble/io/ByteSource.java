@@ -9,6 +9,9 @@ import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
+import java.util.ArrayList;
+import java.util.Queue;
+import java.util.concurrent.ConcurrentLinkedQueue;
 
 /**
  * Bytes at positions: of a file, or already in memory. A file is read, never mapped: when someone
@@ -49,21 +52,76 @@ sealed interface ByteSource extends AutoCloseable {
             + ", expected a file");
       }
       var channel = FileChannel.open(path, StandardOpenOption.READ);
-      return new File(name, channel, channel.size());
+      return new File(name, path, channel, channel.size());
     } catch (IOException e) {
       throw Problem.reading(name, e);
     }
   }
 
   /** A file, read with {@code pread}. */
-  record File(String name, FileChannel channel, long size) implements ByteSource {
+  record File(String name, Path path, FileChannel channel, long size) implements ByteSource {
 
     /** One read into heap memory, which the JDK copies through a direct buffer of this size. */
     private static final int CHUNK = 1 << 20;
     private static final int DIRECT_CHUNK = 1 << 30;
 
+    /** From this size on several threads read: one copies at a fraction of memory's speed. */
+    private static final long PARALLEL = 16 << 20;
+    private static final int MAX_THREADS = 4;
+
     @Override
     public void read(long position, MemorySegment destination) {
+      int parts = Math.min(MAX_THREADS, Runtime.getRuntime().availableProcessors());
+      long total = destination.byteSize();
+      if (parts == 1 || total < PARALLEL || !isShared(destination)) {
+        readAlone(position, destination);
+        return;
+      }
+      var failures = new ConcurrentLinkedQueue<RuntimeException>();
+      var threads = new ArrayList<Thread>();
+      for (int i = 1; i < parts; i++) {
+        int part = i;
+        threads.add(Thread.ofPlatform().name("nibble-read-" + i).daemon()
+            .start(() -> readPart(position, destination, part, parts, failures)));
+      }
+      readPart(position, destination, 0, parts, failures);
+      boolean interrupted = false;
+      for (var thread : threads) {
+        while (thread.isAlive()) {
+          try {
+            thread.join();
+          } catch (InterruptedException e) {
+            interrupted = true;
+          }
+        }
+      }
+      if (interrupted) {
+        Thread.currentThread().interrupt();
+      }
+      if (!failures.isEmpty()) {
+        throw failures.peek();
+      }
+    }
+
+    /** Whether other threads may write there: not into memory of a confined arena. */
+    private static boolean isShared(MemorySegment destination) {
+      return destination.isNative()
+          && destination.isAccessibleBy(Thread.ofPlatform().unstarted(() -> {}));
+    }
+
+    private void readPart(long position, MemorySegment destination, int part, int parts,
+        Queue<RuntimeException> failures) {
+      long each = Math.ceilDiv(destination.byteSize(), parts);
+      long begin = part * each;
+      try {
+        readAlone(position + begin,
+            destination.asSlice(begin, Math.min(each, destination.byteSize() - begin)));
+      } catch (RuntimeException e) {
+        failures.add(e);
+      }
+    }
+
+    private void readAlone(long position, MemorySegment destination) {
       long total = destination.byteSize();
       boolean direct = destination.isNative();
       // Only byte arrays and native memory can be seen as a buffer; other arrays get copies.

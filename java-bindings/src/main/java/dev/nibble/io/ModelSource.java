@@ -6,6 +6,7 @@ import java.io.IOException;
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Optional;
 
 /**
  * The files of one model: a directory in the Hugging Face layout, or the default model inside the
@@ -64,6 +65,11 @@ public abstract sealed class ModelSource implements AutoCloseable {
    */
   public abstract TensorStore tensors();
 
+  /** The directory of the model, if it is one. */
+  public Optional<Path> directory() {
+    return Optional.empty();
+  }
+
   /** The name of a file for messages: the model's name and the file's. */
   public abstract String describe(String file);
 
@@ -86,6 +92,11 @@ public abstract sealed class ModelSource implements AutoCloseable {
     @Override
     public String name() {
       return Problem.printable(path.toString());
+    }
+
+    @Override
+    public Optional<Path> directory() {
+      return Optional.of(path);
     }
 
     @Override

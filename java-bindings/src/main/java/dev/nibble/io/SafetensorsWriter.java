@@ -54,7 +54,16 @@ public final class SafetensorsWriter implements AutoCloseable {
     }
   }
 
+  /** Writes the data of one tensor into the file by other means. */
+  @FunctionalInterface
+  public interface DataWriter {
+    /** Writes byteLength bytes at offset of file, which exists. */
+    void write(Path file, long offset, long byteLength);
+  }
+
   private record Place(long offset, long byteLength) {}
+
+  private static final int ALIGNMENT = 8;
 
   private final Path target;
   private final Path temporary;
@@ -63,10 +72,11 @@ public final class SafetensorsWriter implements AutoCloseable {
   private final Set<String> missing = new HashSet<>();
   private boolean open = true;
 
-  private SafetensorsWriter(Path target, List<Entry> entries, Map<String, String> metadata)
+  private SafetensorsWriter(
+      Path target, List<Entry> entries, Map<String, String> metadata, int alignment)
       throws IOException {
     this.target = target;
-    var header = header(entries, metadata);
+    var header = header(entries, metadata, alignment);
     long dataStart = 8L + header.length;
     long offset = dataStart;
     for (var entry : entries) {
@@ -99,14 +109,29 @@ public final class SafetensorsWriter implements AutoCloseable {
    */
   public static SafetensorsWriter create(Path target, List<Entry> entries,
       Map<String, String> metadata) {
+    return create(target, entries, metadata, ALIGNMENT);
+  }
+
+  /**
+   * The same with the data at a multiple of alignment bytes in the file.
+   *
+   * @param alignment a multiple of 8
+   */
+  public static SafetensorsWriter create(Path target, List<Entry> entries,
+      Map<String, String> metadata, int alignment) {
+    if (alignment < ALIGNMENT || alignment % ALIGNMENT != 0) {
+      throw new InvalidArgumentException(
+          "alignment: " + alignment + " given, expected a multiple of " + ALIGNMENT);
+    }
     try {
-      return new SafetensorsWriter(target, entries, metadata);
+      return new SafetensorsWriter(target, entries, metadata, alignment);
     } catch (IOException e) {
       throw failure(target, e);
     }
   }
 
-  private static byte[] header(List<Entry> entries, Map<String, String> metadata) {
+  private static byte[] header(
+      List<Entry> entries, Map<String, String> metadata, int alignment) {
     var root = new LinkedHashMap<String, Object>();
     if (!metadata.isEmpty()) {
       root.put("__metadata__", metadata);
@@ -125,8 +150,9 @@ public final class SafetensorsWriter implements AutoCloseable {
       offset = end;
     }
     var json = Json.write(root, false);
-    // Spaces after the JSON align the data to 8 bytes, as other writers of the format do.
-    var padded = Arrays.copyOf(json, Math.ceilDiv(json.length, 8) * 8);
+    // Spaces after the JSON align the data, as other writers of the format do.
+    var padded = Arrays.copyOf(
+        json, Math.ceilDiv(8 + json.length, alignment) * alignment - 8);
     Arrays.fill(padded, json.length, padded.length, (byte) ' ');
     return padded;
   }
@@ -140,12 +166,7 @@ public final class SafetensorsWriter implements AutoCloseable {
    * @throws NibbleException if the file cannot be written
    */
   public void write(String name, MemorySegment data) {
-    requireOpen();
-    var place = places.get(name);
-    if (place == null || !missing.contains(name)) {
-      throw new InvalidArgumentException("tensor " + Problem.quote(name)
-          + (place == null ? ": was not declared" : ": is already written"));
-    }
+    var place = place(name);
     if (data.byteSize() != place.byteLength) {
       throw new InvalidArgumentException("tensor " + Problem.quote(name) + ": " + data.byteSize()
           + " bytes given, but " + place.byteLength + " declared");
@@ -166,12 +187,46 @@ public final class SafetensorsWriter implements AutoCloseable {
   }
 
   /**
-   * Publishes the file under its name.
+   * Lets data write the data of one tensor. What it throws passes through, and the tensor counts
+   * as not written.
+   *
+   * @throws InvalidArgumentException for a name that was not declared or is already written
+   */
+  public void write(String name, DataWriter data) {
+    var place = place(name);
+    data.write(temporary, place.offset, place.byteLength);
+    missing.remove(name);
+  }
+
+  private Place place(String name) {
+    requireOpen();
+    var place = places.get(name);
+    if (place == null || !missing.contains(name)) {
+      throw new InvalidArgumentException("tensor " + Problem.quote(name)
+          + (place == null ? ": was not declared" : ": is already written"));
+    }
+    return place;
+  }
+
+  /**
+   * Publishes the file under its name, once it is on the disk.
    *
    * @throws InvalidArgumentException if a declared tensor was not written
    * @throws NibbleException if the file cannot be written
    */
   public void commit() {
+    commit(true);
+  }
+
+  /**
+   * Publishes the file under its name.
+   *
+   * @param durable whether to wait until the data is on the disk; without, a crash of the machine
+   *     may leave a file of that name with other bytes, which only a checksum can tell
+   * @throws InvalidArgumentException if a declared tensor was not written
+   * @throws NibbleException if the file cannot be written
+   */
+  public void commit(boolean durable) {
     requireOpen();
     if (!missing.isEmpty()) {
       throw new InvalidArgumentException(missing.size()
@@ -179,7 +234,9 @@ public final class SafetensorsWriter implements AutoCloseable {
           + Problem.quote(missing.iterator().next()));
     }
     try {
-      channel.force(true);
+      if (durable) {
+        channel.force(true);
+      }
       channel.close();
       Files.move(temporary, target, StandardCopyOption.ATOMIC_MOVE,
           StandardCopyOption.REPLACE_EXISTING);

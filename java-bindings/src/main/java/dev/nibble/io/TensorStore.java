@@ -6,10 +6,12 @@ import dev.nibble.InvalidArgumentException;
 import dev.nibble.ModelFormatException;
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 
 /**
@@ -110,6 +112,15 @@ public final class TensorStore implements AutoCloseable {
     return entries.containsKey(tensor);
   }
 
+  /** Bytes of all tensors together. */
+  public long byteLength() {
+    long total = 0;
+    for (var entry : entries.values()) {
+      total = Math.addExact(total, entry.info.byteLength());
+    }
+    return total;
+  }
+
   /**
    * Type, shape and size of a tensor.
    *
@@ -138,6 +149,24 @@ public final class TensorStore implements AutoCloseable {
           + entry.info.byteLength());
     }
     entry.source.read(entry.info.offset(), destination);
+  }
+
+  /**
+   * A digest of 32 bytes that changes when any of the files does, or nothing when the tensors are
+   * not in files. It reads little of each: identity, times, the header, and samples of the data.
+   *
+   * @throws ModelFormatException if a file cannot be read
+   */
+  public Optional<byte[]> fingerprint() {
+    var files = new ArrayList<ByteSource.File>();
+    for (var source : sources) {
+      if (!(source instanceof ByteSource.File file)) {
+        return Optional.empty();
+      }
+      files.add(file);
+    }
+    return Optional.of(
+        Fingerprint.of(entries.values().stream().map(Entry::info).toList(), files));
   }
 
   private Entry entry(String tensor) {

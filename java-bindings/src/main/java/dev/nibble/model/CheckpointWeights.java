@@ -18,6 +18,7 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
 import java.util.Arrays;
+import java.util.List;
 
 /**
  * Weights of a checkpoint, read one tensor at a time into a buffer that is reused, then quantized
@@ -36,7 +37,8 @@ final class CheckpointWeights implements WeightSource {
   private final ProgressListener progress;
   private final long totalBytes;
   private long doneBytes;
-  private Arena bufferArena = Arena.ofConfined();
+  // Shared, since several threads read into it.
+  private Arena bufferArena = Arena.ofShared();
   private MemorySegment buffer = MemorySegment.NULL;
 
   /** @param quantized whether matrices in a quantized format are stored in canonical parts */
@@ -46,11 +48,7 @@ final class CheckpointWeights implements WeightSource {
     this.context = context;
     this.quantized = quantized;
     this.progress = progress;
-    long total = 0;
-    for (var name : store.names()) {
-      total = Math.addExact(total, store.info(name).byteLength());
-    }
-    totalBytes = total;
+    totalBytes = store.byteLength();
   }
 
   @Override
@@ -157,7 +155,7 @@ final class CheckpointWeights implements WeightSource {
   private MemorySegment buffer(long bytes) {
     if (buffer.byteSize() < bytes) {
       bufferArena.close();
-      bufferArena = Arena.ofConfined();
+      bufferArena = Arena.ofShared();
       try {
         buffer = bufferArena.allocate(bytes, ALIGNMENT);
       } catch (OutOfMemoryError e) {
@@ -174,8 +172,21 @@ final class CheckpointWeights implements WeightSource {
         info.file() + ": tensor \"" + info.name() + "\": " + message);
   }
 
+  /** Counts a matrix as loaded that came from elsewhere. */
+  void skip(String name, WeightFormat format) {
+    progress.progress(name, doneBytes, totalBytes);
+    var parts = quantized && format.code().isQuantized()
+        ? List.of(CheckpointNames.codes(name), CheckpointNames.codesHigh(name),
+            CheckpointNames.scales(name), CheckpointNames.factors(name))
+        : List.of(name);
+    for (var part : parts) {
+      doneBytes += store.has(part) ? store.info(part).byteLength() : 0;
+    }
+  }
+
   /** Tells the listener that everything is loaded; tensors that no layer needs count too. */
-  void finish() {
+  @Override
+  public void finish() {
     progress.progress("", totalBytes, totalBytes);
   }
 

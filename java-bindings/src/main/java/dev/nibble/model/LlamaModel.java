@@ -6,6 +6,7 @@ import dev.nibble.UnsupportedException;
 import dev.nibble.io.CheckpointNames;
 import dev.nibble.io.Json;
 import dev.nibble.io.ModelSource;
+import dev.nibble.io.TensorStore;
 import dev.nibble.io.Tokenizer;
 import dev.nibble.quantize.QuantizationConfig;
 import dev.nibble.quantize.Scheme;
@@ -32,6 +33,9 @@ import java.util.Optional;
  * dev.nibble.ClosedException} from then on and should be closed too. Closing twice is harmless.
  */
 public final class LlamaModel implements AutoCloseable {
+  /** Smaller checkpoints load in less time than it takes to think about a cache. */
+  private static final long MIN_CACHED_BYTES = 128L << 20;
+
   private final String name;
   private final LlamaConfig config;
   private final Scheme scheme;
@@ -77,30 +81,39 @@ public final class LlamaModel implements AutoCloseable {
    * tokenizer.json} loads too, and has no {@link #tokenizer}.
    */
   public static LlamaModel load(ModelSource source, LoadOptions options) {
-    var config = LlamaConfig.read(source);
-    var stored = storedScheme(source);
-    var scheme = chooseScheme(source, stored, options.scheme());
-    Context context = null;
-    ModelWeights weights = null;
-    Tokenizer tokenizer = null;
-    boolean complete = false;
-    try (var store = source.tensors()) {
-      context = Context.create(options.device(), options.threads());
-      try (var reader =
-          new CheckpointWeights(store, context, stored != null, options.progress())) {
-        weights = new ModelWeights(config, scheme, reader);
-        reader.finish();
-      }
-      if (source.has(CheckpointNames.TOKENIZER)) {
-        tokenizer = Tokenizer.load(source);
-      }
-      var model =
-          new LlamaModel(source.name(), config, scheme, options, context, weights, tokenizer);
-      complete = true;
-      return model;
-    } finally {
-      if (!complete) {
-        closeAll(tokenizer, weights, context);
+    // The native library, the files' headers and the tokenizer are independent of each other.
+    try (var opening =
+            new Background<>("open", () -> Context.create(options.device(), options.threads()));
+        var tokenizing = new Background<>("tokenizer",
+            () -> source.has(CheckpointNames.TOKENIZER) ? Tokenizer.load(source) : null)) {
+      var config = LlamaConfig.read(source);
+      var stored = storedScheme(source);
+      var scheme = chooseScheme(source, stored, options.scheme());
+      Context context = null;
+      ModelWeights weights = null;
+      Tokenizer tokenizer = null;
+      boolean complete = false;
+      try (var store = source.tensors()) {
+        var cache = packedCache(source, store, scheme, stored != null, options);
+        try (var file = cache.orElse(null)) {
+          context = opening.take();
+          var checkpoint =
+              new CheckpointWeights(store, context, stored != null, options.progress());
+          try (WeightSource reader =
+              file == null ? checkpoint : new CachedWeights(checkpoint, file, context)) {
+            weights = new ModelWeights(config, scheme, reader);
+            reader.finish();
+          }
+        }
+        tokenizer = tokenizing.take();
+        var model =
+            new LlamaModel(source.name(), config, scheme, options, context, weights, tokenizer);
+        complete = true;
+        return model;
+      } finally {
+        if (!complete) {
+          closeAll(tokenizer, weights, context);
+        }
       }
     }
   }
@@ -115,7 +128,7 @@ public final class LlamaModel implements AutoCloseable {
     boolean complete = false;
     try (var source = new SyntheticWeights(context, config, seed, options.progress())) {
       var weights = new ModelWeights(config, scheme, source);
-      options.progress().progress("", config.parameters(), config.parameters());
+      source.finish();
       complete = true;
       return new LlamaModel("synthetic", config, scheme, options, context, weights, null);
     } finally {
@@ -123,6 +136,20 @@ public final class LlamaModel implements AutoCloseable {
         context.close();
       }
     }
+  }
+
+  /** The file of the packed cache for this model, if it is to have one. */
+  private static Optional<PackedCacheFile> packedCache(ModelSource source, TensorStore store,
+      Scheme scheme, boolean quantized, LoadOptions options) {
+    var cache = options.packedCache();
+    boolean worthwhile = cache.asked()
+        || !quantized && scheme.projections().code().isQuantized()
+            && store.byteLength() >= MIN_CACHED_BYTES;
+    if (cache.directory().isEmpty() || source.directory().isEmpty() || !worthwhile) {
+      return Optional.empty();
+    }
+    return store.fingerprint().map(fingerprint -> new PackedCacheFile(cache,
+        source.directory().get(), source.read(CheckpointNames.CONFIG), fingerprint, scheme));
   }
 
   /** The scheme that the checkpoint is quantized in, or null. */

@@ -15,9 +15,11 @@ import java.util.Objects;
  * @param progress hears how many bytes of the checkpoint are loaded
  * @param maxContext tokens that a session holds when none are asked for; 0 for the model's own
  *     context, at most {@value #DEFAULT_MAX_CONTEXT}
+ * @param packedCache where packed weights are kept for the next load
  */
 public record LoadOptions(
-    Scheme scheme, int threads, String device, ProgressListener progress, int maxContext) {
+    Scheme scheme, int threads, String device, ProgressListener progress, int maxContext,
+    PackedCache packedCache) {
 
   /** The most tokens of a session for which nobody chose a size: its cache is memory. */
   public static final int DEFAULT_MAX_CONTEXT = 8192;
@@ -28,6 +30,7 @@ public record LoadOptions(
   public LoadOptions {
     Objects.requireNonNull(device, "device");
     Objects.requireNonNull(progress, "progress");
+    Objects.requireNonNull(packedCache, "packedCache");
     if (threads < 0 || threads > MAX_THREADS) {
       throw new InvalidArgumentException(
           "threads: " + threads + " given, expected 1 to " + MAX_THREADS + ", or 0 for all");
@@ -38,14 +41,17 @@ public record LoadOptions(
     }
   }
 
-  /** The checkpoint's own scheme or {@code w4a8}, on all threads of the CPU, in silence. */
+  /**
+   * The checkpoint's own scheme or {@code w4a8}, on all threads of the CPU, in silence, with the
+   * packed cache that {@link PackedCache#automatic} describes.
+   */
   public static LoadOptions defaults() {
-    return new LoadOptions(null, 0, "cpu", ProgressListener.NONE, 0);
+    return new LoadOptions(null, 0, "cpu", ProgressListener.NONE, 0, PackedCache.automatic());
   }
 
   /** These options with a scheme. */
   public LoadOptions withScheme(Scheme scheme) {
-    return new LoadOptions(scheme, threads, device, progress, maxContext);
+    return new LoadOptions(scheme, threads, device, progress, maxContext, packedCache);
   }
 
   /** These options with the scheme of that name. */
@@ -55,21 +61,26 @@ public record LoadOptions(
 
   /** These options with a number of threads. */
   public LoadOptions withThreads(int threads) {
-    return new LoadOptions(scheme, threads, device, progress, maxContext);
+    return new LoadOptions(scheme, threads, device, progress, maxContext, packedCache);
   }
 
   /** These options with a device. */
   public LoadOptions withDevice(String device) {
-    return new LoadOptions(scheme, threads, device, progress, maxContext);
+    return new LoadOptions(scheme, threads, device, progress, maxContext, packedCache);
   }
 
   /** These options with a listener. */
   public LoadOptions withProgress(ProgressListener progress) {
-    return new LoadOptions(scheme, threads, device, progress, maxContext);
+    return new LoadOptions(scheme, threads, device, progress, maxContext, packedCache);
   }
 
   /** These options with a session size. */
   public LoadOptions withMaxContext(int maxContext) {
-    return new LoadOptions(scheme, threads, device, progress, maxContext);
+    return new LoadOptions(scheme, threads, device, progress, maxContext, packedCache);
+  }
+
+  /** These options with a cache of packed weights, or without: {@link PackedCache#off}. */
+  public LoadOptions withPackedCache(PackedCache packedCache) {
+    return new LoadOptions(scheme, threads, device, progress, maxContext, packedCache);
   }
 }

@@ -78,5 +78,10 @@ final class SyntheticWeights implements WeightSource {
   }
 
   @Override
+  public void finish() {
+    progress.progress("", parameters, parameters);
+  }
+
+  @Override
   public void close() {}
 }

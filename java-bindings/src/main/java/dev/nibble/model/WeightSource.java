@@ -12,6 +12,9 @@ interface WeightSource extends AutoCloseable {
   /** The vector of that name, in F32. */
   float[] vector(String name, int size);
 
+  /** Called once, when everything was taken. */
+  void finish();
+
   @Override
   void close();
 }

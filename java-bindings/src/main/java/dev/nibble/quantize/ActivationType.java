@@ -33,7 +33,7 @@ public enum ActivationType {
 
   /** Whether a kernel multiplies these activations with weights of {@code code}. */
   public boolean hasKernelFor(CodeType code) {
-    return this != A8I || code == CodeType.I4 || code == CodeType.I8;
+    return this != A8I || code == CodeType.I4 || code == CodeType.I8 || code == CodeType.E2M3;
   }
 
   /**

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package dev.nibble.tensor;
 
+import dev.nibble.InvalidArgumentException;
 import dev.nibble.ffi.nb_weight_format;
 import dev.nibble.ffi.nibble_h;
 import dev.nibble.io.DataType;
@@ -9,6 +10,7 @@ import dev.nibble.quantize.WeightFormat;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import java.nio.file.Path;
 import java.util.function.ToIntFunction;
 
 /**
@@ -112,6 +114,56 @@ public final class Context implements AutoCloseable {
           make(call.arena, out -> nibble_h.nb_matrix_pack(
               handle, format, weights.rows(), weights.cols(), codes, high, scales, factors, out)),
           weights.format());
+    }
+  }
+
+  /**
+   * Bytes of the record that {@link #writePacked} writes, a multiple of 4096.
+   *
+   * @throws InvalidArgumentException if rows or cols is out of range
+   */
+  public static long packedRecordBytes(WeightFormat format, long rows, long cols) {
+    NativeLibrary.load();
+    try (var arena = Arena.ofConfined()) {
+      var bytes = arena.allocate(ValueLayout.JAVA_LONG);
+      Status.check(
+          nibble_h.nb_matrix_record_bytes(describe(arena, format), rows, cols, bytes));
+      return bytes.get(ValueLayout.JAVA_LONG, 0);
+    }
+  }
+
+  /**
+   * Writes a matrix as it is packed, with checksums, so that {@link #readPacked} need not pack it
+   * again; of use to this version of the library on this kind of machine only.
+   *
+   * @param file an existing file on the default file system
+   * @param offset where in it the record begins; best a multiple of 4096
+   * @throws dev.nibble.DeviceException if the system refuses, with its reason
+   */
+  public void writePacked(PackedMatrix matrix, Path file, long offset) {
+    long bytes = packedRecordBytes(matrix.format(), matrix.rows(), matrix.cols());
+    try (var call = new Call(matrix.leases())) {
+      Status.check(nibble_h.nb_matrix_write(
+          handle, matrix.handle(), NativePath.of(call.arena, file), offset, bytes));
+    }
+  }
+
+  /**
+   * Reads a matrix that {@link #writePacked} wrote, with all threads, and checks it.
+   *
+   * @throws InvalidArgumentException if the file holds anything but an undamaged record of such a
+   *     matrix there, packed as this library on this machine would
+   */
+  public PackedMatrix readPacked(
+      WeightFormat format, long rows, long cols, Path file, long offset) {
+    long bytes = packedRecordBytes(format, rows, cols);
+    try (var call = new Call()) {
+      var formatStruct = describe(call.arena, format);
+      var path = NativePath.of(call.arena, file);
+      return new PackedMatrix(
+          make(call.arena, out -> nibble_h.nb_matrix_read(
+              handle, formatStruct, rows, cols, path, offset, bytes, out)),
+          format);
     }
   }
 
