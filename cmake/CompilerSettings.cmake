@@ -11,10 +11,11 @@ target_include_directories(nibble_settings INTERFACE
 target_compile_options(nibble_settings INTERFACE -ffp-contract=off)
 
 # SSSE3 and SSE4 machines without AVX2 are served by SSE2; AVX3_SPR needs a newer compiler than
-# Debian 12's; SVE's vectors cannot stand in arrays, as the kernels' register tiles do, and NEON
-# runs on every machine that has it. The same value must reach every file, Highway's own included.
-# AVX3_DL (AVX-512 with VNNI and VBMI) is built only where it is asked for.
-set(nibble_disabled_targets "HWY_SSSE3|HWY_SSE4|HWY_AVX3_SPR|HWY_ALL_SVE")
+# Debian 12's; HWY_NEON is NEON_WITHOUT_AES and AES, which nothing here uses; SVE's vectors cannot
+# stand in arrays, as the kernels' register tiles do, and NEON runs on every machine that has it.
+# The same value must reach every file, Highway's own included. AVX3_DL (AVX-512 with VNNI and
+# VBMI) is built only where it is asked for.
+set(nibble_disabled_targets "HWY_SSSE3|HWY_SSE4|HWY_AVX3_SPR|HWY_NEON|HWY_ALL_SVE")
 if(NIBBLE_DISABLED_SIMD_TARGETS)
   string(APPEND nibble_disabled_targets "|${NIBBLE_DISABLED_SIMD_TARGETS}")
 endif()

@@ -51,6 +51,7 @@ build_native() {
   case "$preset" in
     test) binary_dir="$build_dir/release" title="native tests" ;;
     asan) title="sanitized tests" ;;
+    aarch64) title="ARM tests" ;;
   esac
   : >"$(mkdir -p "${log%/*}" && echo "$log")"
   # CMake refuses a build folder that was made for a tree elsewhere.
@@ -86,7 +87,7 @@ build_java() {
   maven_goals=9
   : >"$log"
   progress "Java" 0 "starting Maven"
-  logged "Java" "$log" maven_progress maven -Dmaven.test.skip=true package
+  logged "Java" "$log" maven_progress maven -pl java-bindings -Dmaven.test.skip=true package
 }
 
 # The second start is a third of the first when classes come loaded and linked. A training run

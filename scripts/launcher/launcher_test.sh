@@ -119,11 +119,20 @@ test_build() {
       --version) echo "cmake version 3.25.1" ;;
       *--build*) mkdir -p build/release/native; echo "[1/1] lib"
         [[ -z "${broken:-}" ]] || { echo "gemm.cc: error: here"; exit 1; }
-        touch build/release/native/libnibble.so; echo build >>"$calls" ;;
+        touch build/release/native/libnibble.so; echo build >>"$calls"
+        if [[ "$*" == *nibble_bench* ]]; then
+          mkdir -p build/release/bench
+          printf "#!/bin/bash\n" >build/release/bench/nibble_bench
+          chmod +x build/release/bench/nibble_bench
+        fi ;;
     esac'
   stand_in "$work/tools" mvn '
     mkdir -p java-bindings/target
-    touch java-bindings/target/nibble-0.1.0-SNAPSHOT.jar; echo mvn >>"$calls"'
+    touch java-bindings/target/nibble-0.1.0-SNAPSHOT.jar; echo mvn >>"$calls"
+    if [[ "$*" == *" bench "* ]]; then
+      mkdir -p bench/target
+      touch bench/target/nibble-bench-0.1.0-SNAPSHOT.jar
+    fi'
   local tool
   for tool in g++ ninja curl; do
     stand_in "$work/tools" "$tool" 'exit 0'
@@ -146,6 +155,23 @@ test_build() {
   expect "it built again" 0 '^4$' bash -c 'wc -l <"$0"' "$calls"
   expect "from another folder, through a link" 0 'Main\|info\|' bash -c '
     cd / && ln -s "$0/tree/nibble" "$0/link" && PATH="$0/tools:$PATH" "$0/link" info' "$work"
+  mkdir -p "$tree/bench/native" "$tree/bench/src/main"
+  touch "$tree/bench/CMakeLists.txt" "$tree/bench/pom.xml" "$tree/bench/shapes.txt"
+  stand_in "$work/tools" fc-list 'echo DejaVu'
+  : >"$calls"
+  expect "bench alone is the command line's" 0 'Main\|bench\|--json\|' \
+    "${launch[@]}" bench --json
+  expect "bench --report starts the module" 0 \
+    "nibble.bench.native=$tree/build/release/bench/nibble_bench\|.*\|-jar\|$tree/bench/target/nibble-bench-0.1.0-SNAPSHOT.jar\|bench\|--report\|--out\|a b\|" \
+    "${launch[@]}" bench --report --out "a b"
+  expect "so does bench --against, and builds no more" 0 '\|bench\|--against=x\|' \
+    "${launch[@]}" bench --against=x
+  expect "the module was built once" 0 '^2$' bash -c 'wc -l <"$0"' "$calls"
+  sleep 0.02
+  touch "$tree/bench/shapes.txt"
+  expect "another list builds the module again" 0 '\|bench\|--report\|' \
+    "${launch[@]}" bench --report
+  expect "it was built again" 0 '^4$' bash -c 'wc -l <"$0"' "$calls"
   expect "an unknown option of test" 2 "unknown option '--fast'" "${launch[@]}" test --fast
 
   rm "$work/tools/mvn"
@@ -165,7 +191,58 @@ test_build() {
     "$@" >/dev/null 2>&1; cat "$calls"' - "${launch[@]}" --yes info
 }
 
+# What decides about the tests on ARM, with a PATH of stand-ins alone.
+arm_suite_alone() {
+  local root="${here%/*/*}"
+  env -u CI PATH="$work/arm" "$@" bash -c '
+    set -euo pipefail
+    root="$0" build_dir="$1/build"
+    source "$root/scripts/launcher/test.sh"
+    assume_yes="${yes:-0}"
+    arm_skipped=""
+    choose_arm_suite
+    native_suite() { say "runs: $1"; }
+    arm_suite
+    echo "$passed passed, $failed failed"' "$root" "$work"
+}
+
+test_arm() {
+  local tool
+  mkdir -p "$work/arm"
+  for tool in bash cat dirname env mkdir tail tee; do
+    ln -s "$(command -v "$tool")" "$work/arm/$tool"
+  done
+  stand_in "$work/arm" uname 'echo "${machine:-x86_64}"'
+  stand_in "$work/arm" id 'echo 1000'
+  export calls="$work/arm-calls"
+  : >"$calls"
+
+  expect "no apt-get: the tests on ARM are skipped" 0 \
+    '^C\+\+ on ARM +skipped: without g\+\+-aarch64-linux-gnu qemu-user' arm_suite_alone
+  expect "but not in continuous integration" 0 '^0 passed, 1 failed' arm_suite_alone CI=true
+  expect "an ARM machine needs none of it" 0 'skipped: this is an ARM machine' \
+    arm_suite_alone CI=true machine=aarch64
+  stand_in "$work/arm" apt-get 'echo "apt-get $*" >>"$calls"; exit "${broken:-0}"'
+  stand_in "$work/arm" sudo '"$@"'
+  expect "nobody to ask: skipped" 0 'skipped: without g' arm_suite_alone
+  expect "nothing was installed" 0 '^0$' bash -c 'grep -c . <"$0" || true' "$calls"
+  expect "a failing installation: skipped" 0 'skipped: apt-get update did not work' \
+    arm_suite_alone yes=1 broken=1
+  expect "with consent: installed and run" 0 'runs: aarch64' arm_suite_alone yes=1
+  expect "nothing is removed for it" 0 \
+    'install -y --no-install-recommends --no-remove g\+\+-aarch64-linux-gnu qemu-user' \
+    cat "$calls"
+  : >"$calls"
+  stand_in "$work/arm" aarch64-linux-gnu-g++ 'exit 0'
+  stand_in "$work/arm" qemu-aarch64-static 'exit 0'
+  if [[ -f /usr/src/googletest/CMakeLists.txt ]]; then
+    expect "with the tools: it runs" 0 'runs: aarch64' arm_suite_alone
+    expect "without installing anything" 0 '^0$' bash -c 'grep -c . <"$0" || true' "$calls"
+  fi
+}
+
 test_jdk
 test_build
+test_arm
 echo "$passed passed, $failed failed"
 [[ "$failed" -eq 0 ]]

@@ -22,9 +22,13 @@ run_tests() {
   fi
   lock_build
   ensure_tools test
+  # What there is to ask is asked before the long work.
+  local arm_skipped=""
+  choose_arm_suite
 
-  native_suite test "C++ tests" "$build_dir/release"
-  native_suite asan "sanitized C++" "$build_dir/asan"
+  native_suite test "C++ tests"
+  native_suite asan "sanitized C++"
+  arm_suite
   java_suite
   consumer_suite
   launcher_suite
@@ -42,7 +46,7 @@ count() {
     "$([[ "$3" -eq 0 ]] || echo "  (log: $4)")")"
 }
 
-# native_suite PRESET TITLE BINARY_DIR
+# native_suite PRESET TITLE
 native_suite() {
   local log="$build_dir/logs/test-$1.log" total bad
   : >"$log"
@@ -62,18 +66,45 @@ native_suite() {
   fi
 }
 
+# Sets arm_skipped to the reason why the C++ tests cannot run as 64-bit ARM code here, in an
+# emulator; "" if they can.
+choose_arm_suite() {
+  local why_not=""
+  if [[ "$(uname -m)" == aarch64 ]]; then
+    arm_skipped="this is an ARM machine: the C++ tests above ran on it"
+  elif ! have_arm_tools; then
+    arm_skipped="$why_not"
+  fi
+}
+
+# The C++ tests once more, built for 64-bit ARM, in an emulator (cmake/aarch64-linux-gnu.cmake).
+# A developer's machine may lack the tools for it; continuous integration may not.
+arm_suite() {
+  if [[ -z "$arm_skipped" ]]; then
+    native_suite aarch64 "C++ on ARM"
+  elif [[ "${CI:-}" == true && "$(uname -m)" != aarch64 ]]; then
+    say "C++ on ARM cannot run: $arm_skipped"
+    count "C++ on ARM" 0 1 "$build_dir/logs/apt.log"
+  else
+    say "$(printf '%-16s skipped: %s' "C++ on ARM" "$arm_skipped")"
+  fi
+}
+
 java_suite() {
   local log="$build_dir/logs/test-java.log" status=0 total=0 bad=0 skipped=0 line
   : >"$log"
-  maven_goals=7
-  logged "Java tests" "$log" maven_progress maven test || status=1
-  # The sum that Surefire prints after the single classes' lines (those end in a class name).
-  line="$(grep -E 'Tests run: [0-9]+, Failures: [0-9]+, Errors: [0-9]+, Skipped: [0-9]+$' "$log" |
-    tail -n 1)" || true
-  if [[ "$line" =~ run:\ ([0-9]+),\ Failures:\ ([0-9]+),\ Errors:\ ([0-9]+),\ Skipped:\ ([0-9]+) ]]; then
-    total="${BASH_REMATCH[1]}" skipped="${BASH_REMATCH[4]}"
-    bad=$((BASH_REMATCH[2] + BASH_REMATCH[3]))
-  fi
+  maven_goals=14
+  # A failing test does not keep the next module's from running; the sums below count it.
+  logged "Java tests" "$log" maven_progress maven -Dmaven.test.failure.ignore=true \
+    "-Dnibble.bench.native=$build_dir/release/bench/nibble_bench" test || status=1
+  # The sum that Surefire prints for each module after the single classes' lines (those end in a
+  # class name).
+  while IFS= read -r line; do
+    if [[ "$line" =~ run:\ ([0-9]+),\ Failures:\ ([0-9]+),\ Errors:\ ([0-9]+),\ Skipped:\ ([0-9]+)$ ]]; then
+      total=$((total + BASH_REMATCH[1])) skipped=$((skipped + BASH_REMATCH[4]))
+      bad=$((bad + BASH_REMATCH[2] + BASH_REMATCH[3]))
+    fi
+  done <"$log"
   # A build that fails before or beside the tests is a failure too.
   if [[ "$bad" -eq 0 && ("$status" -ne 0 || "$total" -eq 0) ]]; then
     bad=1 total=$((total + 1))

@@ -2,6 +2,7 @@
 package dev.nibble.cli;
 
 import dev.nibble.InvalidArgumentException;
+import dev.nibble.UnsupportedException;
 import dev.nibble.io.Json;
 import dev.nibble.model.LlamaModel;
 import dev.nibble.model.SyntheticConfigs;
@@ -59,6 +60,16 @@ final class BenchCommand implements Callable<Integer> {
   @Mixin
   private ModelOptions model;
 
+  // In the source tree the launcher takes these two, and options of their own, to bench/.
+  @Option(names = "--report", order = 50, description = "In the source tree: measure everything"
+      + " and write an HTML page (./nibble bench --report --help).")
+  private boolean report;
+
+  @Option(names = "--against", paramLabel = "LLAMA-BENCH", arity = "0..1", order = 51,
+      fallbackValue = "llama-bench", description = "In the source tree: Nibble and this program of"
+      + " llama.cpp in turn (./nibble bench --against --help).")
+  private String against;
+
   @Option(names = "--quiet", order = 41, description = "Show no progress.")
   private boolean quiet;
 
@@ -71,6 +82,10 @@ final class BenchCommand implements Callable<Integer> {
 
   @Override
   public Integer call() {
+    if (report || against != null) {
+      throw new UnsupportedException((report ? "--report" : "--against")
+          + ": not in this jar, expected a call of ./nibble in Nibble's source tree");
+    }
     require("--prefill", prefill, 1, 1 << 24);
     require("--decode", decode, 1, 1 << 24);
     require("--context", context, 0, 1 << 28);
