@@ -5,15 +5,20 @@
 //
 //   sums     | s0 s1 ... | visible | anything |       sums of products, key scales applied
 //   t_j      = s_j * row scale * log2(e)              the score, in powers of two
-//   weights  | 2^(t_j - m) * value scale j | 0 ... 0 |        m = max t_j so far
+//   weights  | 2^(40 + t_j - m) * value scale j | 0 ... 0 |   m = max t_j so far
 //
 // Precision. Powers of two need no multiple of ln 2 subtracted: t - m is one fused operation
 // on the sum itself, and its integer and fraction separate exactly. 2^f for f in [-1/2, 1/2]
-// is 1 + f P(f), P of degree 5 within 2^-26.7, so Exp2 is within 2 * 2^-24 of its value down
-// to the smallest subnormal, where it is rounded once more. t <= m but for the rounding of m
-// (|m| 2^-24), so no weight exceeds 1 by more than that and nothing overflows. A NaN stays
-// one; a sum of -infinity has weight 0; +infinity makes its row NaN (infinity - infinity), as
-// the formula does.
+// is 1 + f P(f), P of degree 5 within 2^-26.7, so a weight is within 2 * 2^-24 of its value.
+//
+// Weights, and with them a row's sum and acc, are stored 2^40 times as large: those from
+// 2^-140 on are then normal numbers, with room for the values' scales, and what is smaller is
+// 0. A denormal weight would make each of its products some 100 cycles long; a layer whose
+// scores lie far apart took 14 times as long. Up to 2^87 / keys, values cannot overflow.
+//
+// t <= m but for the rounding of m (|m| 2^-24), so no weight exceeds 1 by more than that. A
+// NaN stays one; a sum of -infinity has weight 0; +infinity makes its row NaN (infinity -
+// infinity), as the formula does.
 
 #if defined(NIBBLE_SOFTMAX_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef NIBBLE_SOFTMAX_INL_H_
@@ -34,19 +39,17 @@ namespace HWY_NAMESPACE {
 namespace {  // the same names in other files are other functions
 
 constexpr float kLog2E = 1.44269504f;
+constexpr int kWeightExponent = 40;         // of a weight of 1
+constexpr float kLowestExponent = -140.0f;  // weights below 2 to it are 0
 
-// 2^x for x of at most about 1, -infinity and NaN included.
-HWY_INLINE VF Exp2(VF x) {
+// 2^(kWeightExponent + x) for x of at most about 1, -infinity and NaN included.
+HWY_INLINE VF Weight(VF x) {
   const TileF df;
-  // Below this everything is 0; written so that NaN passes.
-  const VF lowest = hn::Set(df, -160.0f);
+  const VF lowest = hn::Set(df, kLowestExponent);
+  const auto nothing = hn::Lt(x, lowest);  // not for NaN, which passes
   // Adding it leaves the nearest integer in the low bits.
   const VF magic = hn::Set(df, 12582912.0f);  // 1.5 * 2^23
-#if NIBBLE_TILE_TABLES
-  x = VF{_mm512_max_ps(lowest.raw, x.raw)};  // the second operand where one is NaN
-#else
-  x = hn::IfThenElse(hn::Lt(x, lowest), lowest, x);
-#endif
+  x = hn::IfThenElse(nothing, lowest, x);
   const VF shifted = hn::Add(x, magic);
   const VF n = hn::Sub(shifted, magic);
   const VF f = hn::Sub(x, n);
@@ -57,19 +60,20 @@ HWY_INLINE VF Exp2(VF x) {
   p = hn::MulAdd(p, f, hn::Set(df, 0x1.62e430p-1f));
   p = hn::MulAdd(p, f, hn::Set(df, 1.0f));
 #if NIBBLE_TILE_TABLES
-  return VF{_mm512_scalef_ps(p.raw, n.raw)};
+  p = VF{_mm512_scalef_ps(p.raw, hn::Add(n, hn::Set(df, float{kWeightExponent})).raw)};
 #else
-  // Two factors, so that both are normal numbers where the result is not.
   const TileI di;
   const auto whole = hn::Sub(hn::BitCast(di, shifted), hn::BitCast(di, magic));
-  const auto half = hn::ShiftRight<1>(whole);
-  const auto power = [&](hn::Vec<TileI> e) HWY_ATTR {
-    return hn::BitCast(df, hn::ShiftLeft<23>(hn::Add(e, hn::Set(di, 127))));
-  };
-  return hn::Mul(hn::Mul(p, power(half)), power(hn::Sub(whole, half)));
+  const auto exponent = hn::Add(whole, hn::Set(di, 127 + kWeightExponent));
+  p = hn::Mul(p, hn::BitCast(df, hn::ShiftLeft<23>(exponent)));
 #endif
+  return hn::IfThenZeroElse(nothing, p);
 }
 
+// 2^x in the same way, 0 below 2^-140.
+HWY_INLINE VF Exp2(VF x) {
+  return hn::Mul(Weight(x), hn::Set(TileF(), 1.0f / (int64_t{1} << kWeightExponent)));
+}
 HWY_INLINE float Exp2(float x) { return hn::GetLane(Exp2(hn::Set(TileF(), x))); }
 
 // One row's state; sum in 16 lanes that are added up at the end.
@@ -119,7 +123,7 @@ HWY_INLINE void SoftmaxRow(const RowSoftmax& row, float scale, float* s, int64_t
   }
   const VF scales = hn::Set(df, scale), shifts = hn::Set(df, shift);
   const auto weigh = [&](int64_t i) HWY_ATTR {
-    return Exp2(hn::MulSub(hn::LoadU(df, s + i), scales, shifts));
+    return Weight(hn::MulSub(hn::LoadU(df, s + i), scales, shifts));
   };
   // Lane i of a vector always adds to the same one of 16 sums.
   VF sums[kTileLanes / 4];

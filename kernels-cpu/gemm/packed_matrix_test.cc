@@ -76,6 +76,7 @@ TEST(PackedMatrix, BytesAreTheLayoutCodeByCode) {
             SetTileCode(f.code, expected.data() + s.codes_offset, r % kPanelRows, k - s.column,
                         code);
           }
+          if (f.ScaleBytes() == 0) continue;
           std::memcpy(expected.data() + s.scales_offset + r % kPanelRows * f.ScaleBytes(),
                       in.scales.data() + (r * f.Groups(cols) + s.group) * f.ScaleBytes(),
                       f.ScaleBytes());

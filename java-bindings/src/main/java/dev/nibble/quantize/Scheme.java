@@ -66,7 +66,7 @@ public record Scheme(
     if (!activations.hasKernelFor(projections.code())) {
       throw new UnsupportedException("weights " + projections.code().option()
           + " with activations " + activations.id() + ": no kernel; activations f32, a16 and a8f"
-          + " go with any weights, a8i with w4 and w8");
+          + " go with any weights, a8i with w4, w6e2m3 and w8");
     }
   }
 
