@@ -90,6 +90,33 @@ uint32_t CodeBits(float value) {
   return bits;
 }
 
+// One word a lane and eight columns of I4, as tile.h draws them: codes[0..7] are -8..7.
+uint32_t NibbleWord(const int8_t* codes) {
+  uint64_t bytes;
+  std::memcpy(&bytes, codes, sizeof(bytes));
+  bytes = (bytes ^ 0x0808080808080808u) & 0x0F0F0F0F0F0F0F0Fu;
+  return static_cast<uint32_t>(bytes) | static_cast<uint32_t>(bytes >> 32) << 4;
+}
+
+// Writes a token's key codes, whole words at a time: nobody else shares a key tile's lane.
+// codes: [padded_dim], zeros beyond head_dim.
+template <DType kType>
+void StoreKeyWords(const KvCache& cache, uint8_t* block, int64_t token, const int8_t* codes) {
+  static_assert(kType == DType::kI4 || kType == DType::kI8);
+  constexpr int64_t kColumns = kType == DType::kI4 ? 8 : 4;  // of a 64-byte step
+  uint8_t* to = block + cache.layout().keys + token % kKvBlockTokens * 4;
+  for (int64_t i = 0; i < cache.layout().padded_dim; i += kColumns, to += 64) {
+    uint32_t word;
+    if constexpr (kType == DType::kI4) {
+      word = NibbleWord(codes + i);
+    } else {
+      std::memcpy(&word, codes + i, sizeof(word));
+      word ^= 0x80808080u;
+    }
+    std::memcpy(to, &word, sizeof(word));
+  }
+}
+
 // Writes one token's codes into the lane of the key tile, or the column of the value
 // tiles; zeros beyond head_dim, since the kernel multiplies them (by zero).
 template <DType kType, bool kIsKey, class Code>
@@ -124,12 +151,20 @@ void StoreToken(const KvCache& cache, int layer, uint8_t* block, int64_t token, 
         scales[g * kKvBlockTokens + slot] = HWY_DYNAMIC_DISPATCH(QuantizeGroupI4)(
             x + begin, layout.group_dim, factor, codes + begin);
       }
+      if constexpr (kIsKey) {
+        std::memset(codes + dim, 0, static_cast<size_t>(layout.padded_dim - dim));
+        return StoreKeyWords<DType::kI4>(cache, block, token, codes);
+      }
       return StoreCodes<DType::kI4, kIsKey>(cache, block, token, codes);
     }
     case DType::kI8: {
       int8_t codes[kMaxHeadDim];
       const float scale = QuantizeRowI8(x, dim, codes);
       std::memcpy(scales + slot * static_cast<int64_t>(sizeof(scale)), &scale, sizeof(scale));
+      if constexpr (kIsKey) {
+        std::memset(codes + dim, 0, static_cast<size_t>(layout.padded_dim - dim));
+        return StoreKeyWords<DType::kI8>(cache, block, token, codes);
+      }
       return StoreCodes<DType::kI8, kIsKey>(cache, block, token, codes);
     }
     case DType::kBF16: {
