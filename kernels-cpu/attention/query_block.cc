@@ -25,8 +25,8 @@
 // be NaN, and they are not multiplied there; values of KV16 and f32 are looked at (ValueTail).
 //
 // Precision: each of the three files states its part; the sum of them is the bound of
-// AttentionReference. Weights are <= 1 but for rounding and l >= 1 for a row that has seen a
-// finite score, so nothing overflows. A score of NaN or +infinity makes its row NaN, as the
+// AttentionReference. Weights and l are held 2^40 times as large: weights are at most 2^40 but for
+// rounding, and l at least that for a row that has seen a finite score (softmax-inl.h). A score of NaN or +infinity makes its row NaN, as the
 // formula does.
 #include "kernels-cpu/attention/query_block.h"
 

@@ -84,7 +84,7 @@ template <DType kType, int kRows>
 void FewRows(const PackedMatrix& m, const PanelSet& panels, const PreparedInput& input,
              float* acc) {
   std::fill(acc, acc + kRows * kUnitColumns, 0.0f);
-#if NIBBLE_SIX_BIT_PAIRS
+#if NIBBLE_SIX_BIT_LOOKUP
   if constexpr (IsSixBit(kType)) return SixBitFewRows<kType, kRows>(m, panels, input, acc);
 #endif
   const TileDecoder<kType> decoder;

@@ -92,17 +92,7 @@ struct E2M3Source {
   static constexpr int32_t kOffset = 64;
   static constexpr bool kSevenBits = true;
 
-  // Byte: columns 4 kQuad + i in bits 0..5 of byte i; the bits above are anything.
-  template <int kQuad>
-  HWY_INLINE VU8 Codes(const uint8_t* chunk, size_t lane) const {
-    const TileU du;
-    const VU low = Shifted<4 * (kQuad % 2)>(LoadWords(chunk + kQuad / 2 * kQuadBytes, lane));
-    const VU high = Shifted<2 * kQuad - 4>(LoadWords(chunk + 2 * kQuadBytes, lane));
-    const VU mask = hn::Set(du, 0x0F0F0F0Fu);
-    return hn::BitCast(TileU8(), hn::BitwiseIfThenElse(mask, low, high));
-  }
-
-#if HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86
+#if NIBBLE_SIX_BIT_LOOKUP
   VU8 table;
   E2M3Source() {
     HWY_ALIGN uint8_t values[64];
@@ -115,17 +105,13 @@ struct E2M3Source {
   }
   template <int kQuad>
   HWY_INLINE VU8 Quad(const uint8_t* chunk, size_t lane) const {
-    // vpermb looks only at six bits of an index.
-    VU8 codes = Codes<kQuad>(chunk, lane);
-    VU8 bytes;
-    asm("vpermb %2, %1, %0" : "=v"(bytes.raw) : "v"(codes.raw), "v"(table.raw));
-    return bytes;
+    return LookUpSixBits(table, SixBitQuad<kQuad>(chunk, lane));
   }
 #else
   template <int kQuad>
   HWY_INLINE VU8 Quad(const uint8_t* chunk, size_t lane) const {
     const TileU8 d8;
-    const VU8 code = Codes<kQuad>(chunk, lane);
+    const VU8 code = SixBitQuad<kQuad>(chunk, lane);
     const VU8 magnitude = hn::And(code, hn::Set(d8, 31));
     const VU8 sixteen = hn::And(code, hn::Set(d8, 7));
     const VU8 eight = hn::Or(sixteen, hn::Set(d8, 8));

@@ -31,14 +31,7 @@
 #include "kernels-cpu/numerics/formats.h"
 #include "kernels-cpu/numerics/tile_decode-inl.h"
 
-#undef NIBBLE_SIX_BIT_PAIRS
-#if HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86
-#define NIBBLE_SIX_BIT_PAIRS 1
-#else
-#define NIBBLE_SIX_BIT_PAIRS 0
-#endif
-
-#if NIBBLE_SIX_BIT_PAIRS
+#if NIBBLE_SIX_BIT_LOOKUP
 HWY_BEFORE_NAMESPACE();
 namespace nibble {
 namespace HWY_NAMESPACE {
@@ -48,13 +41,6 @@ using SixBitBytes = hn::Repartition<uint8_t, TileF>;
 using VSixBit = hn::Vec<SixBitBytes>;
 
 constexpr int64_t kSixBitAhead = 3072;  // bytes that a stream is fetched ahead
-
-// vpermb looks only at the low six bits of an index.
-HWY_INLINE VSixBit LookUpSixBits(VSixBit table, VSixBit codes) {
-  VSixBit bytes;
-  asm("vpermb %2, %1, %0" : "=v"(bytes.raw) : "v"(codes.raw), "v"(table.raw));
-  return bytes;
-}
 
 // Tables of the bytes of the BF16 of each code.
 template <DType kType>
@@ -74,16 +60,12 @@ struct SixBitTables {
 
 // Four vectors of sums: half * 2 + (0 for even columns, 1 for odd).
 template <int kQuad, int kRows, DType kType>
-HWY_INLINE void AddSixBitQuad(const SixBitTables<kType>& tables, VU low0, VU low1, VU planes,
+HWY_INLINE void AddSixBitQuad(const SixBitTables<kType>& tables, const uint8_t* chunk,
                               const float* x, VF (&sum)[4 * kRows]) {
   const TileF df;
   const TileU du;
   const hn::Repartition<double, TileF> pairs;
-  const VU nibbles = Shifted<4 * (kQuad % 2)>(kQuad < 2 ? low0 : low1);
-  const VU twos = Shifted<2 * kQuad - 4>(planes);
-  const VU mask = hn::Set(du, 0x0F0F0F0Fu);
-  const VSixBit codes =
-      hn::BitCast(SixBitBytes(), hn::BitwiseIfThenElse(mask, nibbles, twos));
+  const VSixBit codes = SixBitQuad<kQuad>(chunk, 0);
   const VSixBit high = LookUpSixBits(tables.high, codes);
   const VSixBit low = LookUpSixBits(tables.low, codes);
   const VU half0 = hn::BitCast(du, hn::InterleaveLower(SixBitBytes(), low, high));
@@ -134,12 +116,10 @@ HWY_INLINE void SixBitSegment(const SixBitTables<kType>& tables, const WeightFor
     hwy::Prefetch(chunk + kSixBitAhead);
     hwy::Prefetch(chunk + kSixBitAhead + 64);
     hwy::Prefetch(chunk + kSixBitAhead + 128);
-    const VU low0 = LoadWords(chunk, 0), low1 = LoadWords(chunk + 64, 0);
-    const VU planes = LoadWords(chunk + 128, 0);
-    AddSixBitQuad<0, kRows>(tables, low0, low1, planes, xk, sum);
-    AddSixBitQuad<1, kRows>(tables, low0, low1, planes, xk + 4 * kRows, sum);
-    AddSixBitQuad<2, kRows>(tables, low0, low1, planes, xk + 8 * kRows, sum);
-    AddSixBitQuad<3, kRows>(tables, low0, low1, planes, xk + 12 * kRows, sum);
+    AddSixBitQuad<0, kRows>(tables, chunk, xk, sum);
+    AddSixBitQuad<1, kRows>(tables, chunk, xk + 4 * kRows, sum);
+    AddSixBitQuad<2, kRows>(tables, chunk, xk + 8 * kRows, sum);
+    AddSixBitQuad<3, kRows>(tables, chunk, xk + 12 * kRows, sum);
     chunk += TileBytes(kType, kTileColumns);
   }
   const VF scale = LoadScales(format.scale, panel + s.scales_offset, 0);
@@ -169,6 +149,6 @@ void SixBitFewRows(const PackedMatrix& m, const PanelSet& panels, const Prepared
 }  // namespace HWY_NAMESPACE
 }  // namespace nibble
 HWY_AFTER_NAMESPACE();
-#endif  // NIBBLE_SIX_BIT_PAIRS
+#endif  // NIBBLE_SIX_BIT_LOOKUP
 
 #endif  // NIBBLE_GEMM_SIXBIT_INL_H_

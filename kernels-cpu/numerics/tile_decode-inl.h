@@ -140,6 +140,33 @@ HWY_INLINE VU LoadWords(const uint8_t* step, size_t lane) {
   return hn::LoadU(TileU(), reinterpret_cast<const uint32_t*>(step) + lane);
 }
 
+// Six-bit codes as bytes: columns 4 kQuad + i of a chunk of 16 in byte i of each lane's word.
+// The code is in bits 0..5; the bits above are anything.
+template <int kQuad>
+HWY_INLINE hn::Vec<hn::Repartition<uint8_t, TileF>> SixBitQuad(const uint8_t* chunk,
+                                                               size_t lane) {
+  const VU low = Shifted<4 * (kQuad % 2)>(LoadWords(chunk + 64 * (kQuad / 2), lane));
+  const VU high = Shifted<2 * kQuad - 4>(LoadWords(chunk + 128, lane));
+  return hn::BitCast(hn::Repartition<uint8_t, TileF>(),
+                     hn::BitwiseIfThenElse(hn::Set(TileU(), 0x0F0F0F0Fu), low, high));
+}
+
+// Whether one permute looks up 64 bytes by their six-bit codes (AVX-512 VBMI).
+#undef NIBBLE_SIX_BIT_LOOKUP
+#if HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86
+#define NIBBLE_SIX_BIT_LOOKUP 1
+// vpermb itself ignores the bits above the code.
+HWY_INLINE hn::Vec<hn::Repartition<uint8_t, TileF>> LookUpSixBits(
+    hn::Vec<hn::Repartition<uint8_t, TileF>> table,
+    hn::Vec<hn::Repartition<uint8_t, TileF>> codes) {
+  hn::Vec<hn::Repartition<uint8_t, TileF>> bytes;
+  asm("vpermb %2, %1, %0" : "=v"(bytes.raw) : "v"(codes.raw), "v"(table.raw));
+  return bytes;
+}
+#else
+#define NIBBLE_SIX_BIT_LOOKUP 0
+#endif
+
 template <>
 struct TileDecoder<DType::kI4> {
   NibbleDecoder nibble;
