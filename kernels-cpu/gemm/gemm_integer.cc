@@ -23,7 +23,7 @@
 // Overflow. A segment has at most 256 columns. One line: |sum| <= 256 * 255 * 128 < 2^23,
 // and with the correction < 2^24. Two lines: 256 high + low is the sum of at most 256
 // products of |q| <= 128 with |h| <= 28672, < 2^30; in between only 256 times the sum of
-// the high digits counts, |high| <= 112, < 2^30 as well. Rests: 256 * 128 * 4 = 2^17. All
+// the high digits counts, |high| <= 112, < 2^30 as well. Rests: 256 * 255 * 4 < 2^18. All
 // exact in I32. The conversion to F32, the product with the group's scale and the sum over
 // segments and rests round, each at most once a column: below (K + 3) * 2^-24 * sum|terms|.
 #include <algorithm>
@@ -293,7 +293,8 @@ void AllLines(const Source& source, const SegmentTile& t) {
 // ---- the parts around the dense sums ----
 
 // What the sums of a tile's lines start at: minus the weights' offset times the sum of the
-// segment's activations.
+// segment's activations. Asks for what the tile's next segment needs: it comes up after all
+// other tiles have used this one, by then often out of the first-level cache.
 // start: room for kTileLines rounded up to a vector.
 HWY_INLINE void Starts(const PreparedInput& input, int64_t tile, int64_t lines, const Segment& s,
                        int32_t offset, int32_t* start) {
@@ -305,6 +306,7 @@ HWY_INLINE void Starts(const PreparedInput& input, int64_t tile, int64_t lines, 
     const VI sum = hn::Sub(hn::LoadU(di, to + i), hn::LoadU(di, from + i));
     hn::StoreU(hn::Mul(sum, hn::Set(di, -offset)), di, start + i);
   }
+  hwy::Prefetch(to + s.columns / 16 * lines);
 }
 
 // The quad at column k (a multiple of 4) of a segment's codes.
@@ -318,37 +320,60 @@ HWY_INLINE VU8 QuadAt(const Source& source, const uint8_t* codes, int64_t k, siz
     default: return source.template Quad<3>(chunk, lane);
   }
 }
-
-// acc[0..15] of a row += scale * (codes times its rest).
-template <ByteDotUnit kUnit, class Source>
-HWY_INLINE void AddRest(const Source& source, const Segment& s, const RowRest& rest,
-                        const uint8_t* codes, const uint8_t* scales, DType scale_type,
-                        float* acc) {
-  const TileI di;
-  const TileF df;
-  const VI8 x = Broadcast(rest.quad.rest);
-  const VI start = hn::Set(di, -Source::kOffset * rest.sum);
-  for (size_t lane = 0; lane < kTileLanes; lane += hn::Lanes(di)) {
-    const VU8 w = QuadAt(source, codes, rest.quad.column - s.column, lane);
-    const VI sum = Dot<kUnit, Source::kSevenBits>(w, x, start);
-    const VF value = hn::Mul(hn::ConvertTo(df, sum), hn::Set(df, kE4M3RestUnit));
-    const VF scale = LoadScales(scale_type, scales, lane);
-    hn::StoreU(hn::MulAdd(value, scale, hn::LoadU(df, acc + lane)), df, acc + lane);
-  }
+template <int32_t kBias, bool kSmall>
+HWY_INLINE VU8 QuadAt(const ByteSource<kBias, kSmall>&, const uint8_t* codes, int64_t k,
+                      size_t lane) {
+  return hn::BitCast(TileU8(), LoadWords(codes + k / 4 * kQuadBytes, lane));
 }
 
-// The rests of a tile in one segment.
+// The rests of a tile in one segment: acc += scales * (codes times rests). A row with outliers
+// has several rests in a segment, so their products are summed as integers first.
 template <ByteDotUnit kUnit, class Source>
 HWY_INLINE void AddRests(const Source& source, const PreparedInput& input, int64_t tile,
                          const Segment& s, const uint8_t* const* codes,
                          const uint8_t* const* scales, int64_t panels, DType scale_type,
                          float* acc) {
+  const TileI di;
+  const TileF df;
+  const size_t lanes = hn::Lanes(di);
   const uint32_t* counts = input.rest_counts + tile * input.blocks() + s.column / 16;
+  const uint32_t first = counts[0], last = counts[s.columns / 16];
+  if (first == last) return;
+  constexpr int kRows = static_cast<int>(kTileLines / 2);
+  HWY_ALIGN int32_t sums[kRows * kUnitColumns];
+  const int64_t columns = panels * kPanelRows;
+  for (int r = 0; r < kRows; ++r) {
+    for (int64_t c = 0; c < columns; c += static_cast<int64_t>(lanes)) {
+      hn::Store(hn::Zero(di), di, sums + r * kUnitColumns + c);
+    }
+  }
+  uint32_t rows = 0;  // bit r: row r has a rest
   const RowRest* rests = input.rests + tile * input.most_rests();
-  for (uint32_t i = counts[0]; i < counts[s.columns / 16]; ++i) {
-    for (int64_t p = 0; p < panels; ++p) {
-      AddRest<kUnit>(source, s, rests[i], codes[p], scales[p], scale_type,
-                     acc + rests[i].row * kUnitColumns + p * kPanelRows);
+  for (uint32_t i = first; i < last; ++i) {
+    const RowRest& rest = rests[i];
+    rows |= 1u << rest.row;
+    int32_t* to = sums + rest.row * kUnitColumns;
+    const VI8 x = Broadcast(rest.quad.rest);
+    const VI offset = hn::Set(di, -Source::kOffset * rest.sum);
+    const int64_t k = rest.quad.column - s.column;
+    for (int64_t p = 0; p < panels; ++p, to += kPanelRows) {
+      for (size_t lane = 0; lane < kTileLanes; lane += lanes) {
+        const VI start = hn::Add(hn::Load(di, to + lane), offset);
+        const VU8 w = QuadAt(source, codes[p], k, lane);
+        hn::Store(Dot<kUnit, Source::kSevenBits>(w, x, start), di, to + lane);
+      }
+    }
+  }
+  const VF unit = hn::Set(df, kE4M3RestUnit);
+  for (int64_t p = 0; p < panels; ++p) {
+    for (size_t lane = 0; lane < kTileLanes; lane += lanes) {
+      const VF scale = hn::Mul(LoadScales(scale_type, scales[p], lane), unit);
+      for (int r = 0; r < kRows; ++r) {
+        if ((rows >> r & 1) == 0) continue;
+        const int64_t at = r * kUnitColumns + p * kPanelRows + static_cast<int64_t>(lane);
+        const VF sum = hn::ConvertTo(df, hn::Load(di, sums + at));
+        hn::StoreU(hn::MulAdd(sum, scale, hn::LoadU(df, acc + at)), df, acc + at);
+      }
     }
   }
 }
@@ -430,9 +455,10 @@ void ManyLines(const PackedMatrix& m, const PanelSet& panels, const PreparedInpu
                float* acc) {
   const Source source;
   const ByteSource<Source::kOffset, Source::kSevenBits> bytes;
+  constexpr int64_t kTileRows = kTileLines / kDigits;
   std::fill(acc, acc + rows * kUnitColumns, 0.0f);
-  const int64_t first_tile = row / input.tile_rows();
-  const int64_t tiles = DivUp(rows, input.tile_rows());
+  const int64_t first_tile = row / kTileRows;
+  const int64_t tiles = DivUp(rows, kTileRows);
   int32_t start[16];
   SegmentTile t;
   t.panels = 2;
@@ -443,23 +469,21 @@ void ManyLines(const PackedMatrix& m, const PanelSet& panels, const PreparedInpu
     t.first_panel = static_cast<int>(pair);
     for (const Segment& s : m.segments) {
       t.segment = &s;
-      const uint8_t* codes[2];
       for (int64_t p = 0; p < 2; ++p) {
-        codes[p] = CodesOf(m, s, panels.index[pair + p]);
         t.scales[p] = ScalesOf(m, s, panels.index[pair + p]);
-        t.codes[p] = SegmentBytes(source, codes[p], s.columns,
+        t.codes[p] = SegmentBytes(source, CodesOf(m, s, panels.index[pair + p]), s.columns,
                                   scratch + p * kMaxSegment * kPanelRows);
       }
       for (int64_t i = 0; i < tiles; ++i) {
         const int64_t tile = first_tile + i;
-        t.lines = input.RowsOf(tile) * kDigits;
+        t.lines = std::min(kTileRows, input.rows - tile * kTileRows) * kDigits;
         t.x = TileCodes(input, tile, t.lines, s);
-        t.acc = acc + i * input.tile_rows() * kUnitColumns;
+        t.acc = acc + i * kTileRows * kUnitColumns;
         if (asked < rows) destination.Prefetch(asked++);
         Starts(input, tile, t.lines, s, Source::kOffset, start);
         AllLines<kUnit, kDigits, 0>(bytes, t);
         if constexpr (kDigits == 2) {
-          AddRests<kUnit>(source, input, tile, s, codes, t.scales, 2, m.format.scale,
+          AddRests<kUnit>(bytes, input, tile, s, t.codes, t.scales, 2, m.format.scale,
                           t.acc + pair * kPanelRows);
         }
       }
