@@ -27,7 +27,7 @@ trap 'rm -rf "$work"' EXIT
 # opaque handles have no layout, so they are left out: Java sees them as plain addresses.
 jextract --dump-includes "$work/all.txt" "$header" 2>"$work/warnings.txt"
 grep -E -- '^--include-[a-z]+ (nb_|NB_)' "$work/all.txt" | sed 's/ *#.*//' |
-  grep -vxE -- '--include-struct nb_(context|matrix|kv_cache)' >"$work/includes.txt"
+  grep -vxE -- '--include-struct nb_(context|matrix|kv_cache|graph)' >"$work/includes.txt"
 
 jextract --target-package "$package" --header-class-name nibble_h \
   --output "$work/java" "@$work/includes.txt" "$header" 2>"$work/warnings.txt"

@@ -48,7 +48,8 @@ KvCache::KvCache(const KvCacheShape& shape, const float* key_factors, const floa
       layout_(shape),
       lengths_(static_cast<size_t>(shape.layers), 0),
       key_factors_(FactorsOrOnes(key_factors, shape.layers)),
-      value_factors_(FactorsOrOnes(value_factors, shape.layers)) {
+      value_factors_(FactorsOrOnes(value_factors, shape.layers)),
+      key_scales_(static_cast<size_t>(shape.layers)) {
   if (shape.capacity > std::numeric_limits<int64_t>::max() - kKvBlockTokens) throw std::bad_alloc();
   head_bytes_ = CheckedProduct(DivUp(shape.capacity, kKvBlockTokens), layout_.bytes);
   const int64_t total = CheckedProduct(int64_t{shape.layers} * shape.kv_heads, head_bytes_);

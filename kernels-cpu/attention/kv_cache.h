@@ -101,7 +101,21 @@ class KvCache {
   float key_factor(int layer) const { return key_factors_[static_cast<size_t>(layer)]; }
   float value_factor(int layer) const { return value_factors_[static_cast<size_t>(layer)]; }
 
-  // The exact value of one stored element: the definition that tests compare with.
+  // What rotated keys of a layer are divided by before they are stored, and queries multiplied
+  // with (RopeAppend): [kv_heads][head_dim], or null for ones.
+  const float* key_scales(int layer) const {
+    const std::vector<float>& scales = key_scales_[static_cast<size_t>(layer)];
+    return scales.empty() ? nullptr : scales.data();
+  }
+  // scales: as above, copied. Only while the layer is empty.
+  void SetKeyScales(int layer, const float* scales) {
+    std::vector<float>& to = key_scales_[static_cast<size_t>(layer)];
+    to.clear();
+    if (scales != nullptr) to.assign(scales, scales + shape_.kv_heads * shape_.head_dim);
+  }
+
+  // The exact value of one stored element: the definition that tests compare with. Of a key with
+  // a scale, the quotient.
   double Key(int layer, int64_t kv_head, int64_t token, int64_t element) const;
   double Value(int layer, int64_t kv_head, int64_t token, int64_t element) const;
 
@@ -113,6 +127,7 @@ class KvCache {
   int64_t head_bytes_ = 0;
   std::vector<int64_t> lengths_;
   std::vector<float> key_factors_, value_factors_;
+  std::vector<std::vector<float>> key_scales_;
   Buffer data_;
 };
 

@@ -11,6 +11,9 @@
 // share a byte of a value tile (I4), so a block never belongs to two threads. A block that
 // starts in an earlier call keeps the codes of its other tokens.
 //
+// Where the cache has key scales for the layer, a rotated key is divided by them before it is
+// stored and a rotated query multiplied: the score is the same but for two roundings of an F32.
+//
 // Precision: the position is exact in F32 below 2^24; the angle is the F32 product that
 // Hugging Face takes, its cosine and sine are computed in F64 and rounded once. A rotated
 // element is within 2 * 2^-24 * (|a cos| + |b sin|) of its value.
@@ -41,6 +44,21 @@ void RotateHead(const float* x, const float* angles, int64_t half, float* out) {
     const RowV cosine = LoadUpTo(angles + i, count), sine = LoadUpTo(angles + half + i, count);
     StoreUpTo(d, hn::NegMulAdd(b, sine, hn::Mul(a, cosine)), out + i, count);
     StoreUpTo(d, hn::MulAdd(a, sine, hn::Mul(b, cosine)), out + half + i, count);
+  });
+}
+
+// out = x / scales, n elements; out may be x.
+void DivideBy(const float* x, const float* scales, int64_t n, float* out) {
+  const RowF d;
+  ForEachVector(n, [&](int64_t i, int64_t count) HWY_ATTR {
+    StoreUpTo(d, hn::Div(LoadUpTo(x + i, count), LoadUpTo(scales + i, count)), out + i, count);
+  });
+}
+
+void MultiplyBy(const float* scales, int64_t n, float* x) {
+  const RowF d;
+  ForEachVector(n, [&](int64_t i, int64_t count) HWY_ATTR {
+    StoreUpTo(d, hn::Mul(LoadUpTo(x + i, count), LoadUpTo(scales + i, count)), x + i, count);
   });
 }
 
@@ -76,6 +94,8 @@ namespace nibble {
 
 HWY_EXPORT(RotateHead);
 HWY_EXPORT(QuantizeGroupI4);
+HWY_EXPORT(DivideBy);
+HWY_EXPORT(MultiplyBy);
 
 namespace {
 
@@ -200,6 +220,7 @@ void AppendBlock(const AppendCall& call, const Sequence& s, int64_t first_row, i
   const int64_t end = std::min(s.start + s.rows, (block + 1) * kKvBlockTokens);
   uint8_t* bytes = s.cache->Blocks(call.layer, head) + block * s.cache->layout().bytes;
   const int64_t column = head * call.head_dim;
+  const float* scales = s.cache->key_scales(call.layer);
   float rotated[kMaxHeadDim];
   for (int64_t token = begin; token < end; ++token) {
     const int64_t row = first_row + token - s.start;
@@ -207,6 +228,10 @@ void AppendBlock(const AppendCall& call, const Sequence& s, int64_t first_row, i
     if (call.angles != nullptr) {
       HWY_DYNAMIC_DISPATCH(RotateHead)
       (key, call.angles + row * call.angles_stride, call.head_dim / 2, rotated);
+      key = rotated;
+    }
+    if (scales != nullptr) {
+      HWY_DYNAMIC_DISPATCH(DivideBy)(key, scales + column, call.head_dim, rotated);
       key = rotated;
     }
     StoreToken<true>(*s.cache, call.layer, bytes, token, key);
@@ -273,12 +298,22 @@ void RopeAppend(Workspace& workspace, int layer, float* q, int64_t q_stride, int
   if (rows > 0) {
     workspace.pool().Run([&](int thread) {
       AppendShare(call, sequences, count, Share(items, thread, workspace.threads()));
-      if (angles == nullptr) return;
       const Range heads = Share(rows * q_heads, thread, workspace.threads());
-      for (int64_t i = heads.begin; i < heads.end; ++i) {
-        float* head = q + i / q_heads * q_stride + i % q_heads * dim;
-        HWY_DYNAMIC_DISPATCH(RotateHead)
-        (head, angles + i / q_heads * angles_stride, dim / 2, head);
+      int i = 0;
+      int64_t end = sequences[0].rows * q_heads;  // of sequence i
+      for (int64_t item = heads.begin; item < heads.end; ++item) {
+        while (item >= end) end += sequences[++i].rows * q_heads;
+        const float* scales = sequences[i].cache->key_scales(layer);
+        if (angles == nullptr && scales == nullptr) continue;
+        const int64_t row = item / q_heads, q_head = item % q_heads;
+        float* head = q + row * q_stride + q_head * dim;
+        if (angles != nullptr) {
+          HWY_DYNAMIC_DISPATCH(RotateHead)(head, angles + row * angles_stride, dim / 2, head);
+        }
+        if (scales != nullptr) {
+          const int64_t kv_head = q_head / (q_heads / shape.kv_heads);
+          HWY_DYNAMIC_DISPATCH(MultiplyBy)(scales + kv_head * dim, dim, head);
+        }
       }
     });
   }

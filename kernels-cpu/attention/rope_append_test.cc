@@ -93,6 +93,102 @@ TEST(RopeAppend, RotatesQueriesInPlaceAndKeysIntoTheCache) {
   }
 }
 
+TEST(RopeAppend, DividesKeysByTheirScalesAndMultipliesQueries) {
+  std::mt19937_64 random = TestRandom(23);
+  const int head_dim = 34, half = 17;
+  const int64_t kv_heads = 2, q_heads = 6, rows = 11;
+  const KvCacheShape shape = MakeShape(DType::kF32, kv_heads, head_dim, 64);
+  const Operands x(random, shape, q_heads, rows);
+  std::vector<float> scales = NormalValues(random, kv_heads * head_dim);
+  for (float& s : scales) s = std::exp2(s);
+  const std::vector<float> f = InverseFrequencies(half);
+  ForEachSimdTarget([&] {
+    for (const bool rotate : {true, false}) {
+      for (int threads = 1; threads <= 3; ++threads) {
+        Workspace workspace(threads);
+        // The second sequence has no scales; both also run without any, for comparison.
+        KvCache scaled(shape), plain(shape), plain_too(shape), other(shape);
+        scaled.SetKeyScales(0, scales.data());
+        const GuardedBuffer<float> angles(rows * head_dim);
+        const Sequence with[] = {{&scaled, 0, 5}, {&other, 0, 6}};
+        const Sequence without[] = {{&plain, 0, 5}, {&plain_too, 0, 6}};
+        RopeAngles(workspace, f.data(), half, with, 2, angles.data(), head_dim);
+        const float* angle = rotate ? angles.data() : nullptr;
+        std::vector<float> q = x.q, q_plain = x.q;
+        RopeAppend(workspace, 0, q.data(), x.q_width, q_heads, x.k.data(), x.kv_width,
+                   x.v.data(), x.kv_width, angle, head_dim, with, 2);
+        RopeAppend(workspace, 0, q_plain.data(), x.q_width, q_heads, x.k.data(), x.kv_width,
+                   x.v.data(), x.kv_width, angle, head_dim, without, 2);
+        for (int64_t row = 0; row < rows; ++row) {
+          for (int64_t i = 0; i < x.q_width; ++i) {
+            const float scale = scales[i / head_dim / 3 * head_dim + i % head_dim];
+            const float unscaled = q_plain[row * x.q_width + i];
+            ASSERT_EQ(q[row * x.q_width + i], row < 5 ? unscaled * scale : unscaled);
+          }
+        }
+        for (int64_t h = 0; h < kv_heads; ++h) {
+          for (int64_t i = 0; i < head_dim; ++i) {
+            for (int64_t t = 0; t < 5; ++t) {
+              ASSERT_EQ(static_cast<float>(scaled.Key(0, h, t, i)),
+                        static_cast<float>(plain.Key(0, h, t, i)) / scales[h * head_dim + i]);
+              ASSERT_EQ(scaled.Value(0, h, t, i), plain.Value(0, h, t, i));
+            }
+            ASSERT_EQ(other.Key(0, h, 5, i), plain_too.Key(0, h, 5, i));
+          }
+        }
+        scaled.SetKeyScales(0, nullptr);
+        EXPECT_EQ(scaled.key_scales(0), nullptr);
+      }
+    }
+  });
+}
+
+// Post-RoPE scaling (FireQ, arXiv 2505.20839): channels with outliers decide the step of the 4-bit
+// cache for all others, unless their scales take them out.
+TEST(RopeAppend, KeyScalesSaveAttentionFromPlantedOutliers) {
+  std::mt19937_64 random = TestRandom(24);
+  const int head_dim = 64;
+  const int64_t kv_heads = 2, q_heads = 4, rows = 80;
+  std::vector<float> scales(kv_heads * head_dim, 1.0f);
+  const int64_t planted[] = {3, 35, 64 + 20, 64 + 52};  // pairs (3, 35) and (20, 52)
+  for (const int64_t i : planted) scales[i] = 24;
+  const KvCacheShape exact = MakeShape(DType::kF32, kv_heads, head_dim, rows);
+  const KvCacheShape kv4 = MakeShape(DType::kI4, kv_heads, head_dim, rows);
+  Operands x(random, exact, q_heads, rows);
+  for (int64_t row = 0; row < rows; ++row) {
+    for (const int64_t i : planted) {
+      x.k[row * x.kv_width + i] *= 24;
+      for (int64_t g = 0; g < 2; ++g) {
+        x.q[row * x.q_width + (i / head_dim * 2 + g) * head_dim + i % head_dim] /= 24;
+      }
+    }
+  }
+  Workspace workspace(2);
+  const auto attend = [&](const KvCacheShape& shape, const float* key_scales) {
+    KvCache cache(shape);
+    if (key_scales != nullptr) cache.SetKeyScales(0, key_scales);
+    const Sequence s = {&cache, 0, rows};
+    std::vector<float> q = x.q, y(rows * x.q_width);
+    RopeAppend(workspace, 0, q.data(), x.q_width, q_heads, x.k.data(), x.kv_width, x.v.data(),
+               x.kv_width, nullptr, 0, &s, 1);
+    Attention(workspace, 0, q.data(), x.q_width, q_heads, 0.25f, &s, 1, y.data(), x.q_width);
+    return y;
+  };
+  const std::vector<float> expected = attend(exact, nullptr);
+  const auto error = [&](const std::vector<float>& y) {
+    double sum = 0, all = 0;
+    for (size_t i = 0; i < y.size(); ++i) {
+      sum += (y[i] - expected[i]) * (y[i] - expected[i]);
+      all += expected[i] * expected[i];
+    }
+    return std::sqrt(sum / all);
+  };
+  EXPECT_LT(error(attend(exact, scales.data())), 1e-5);
+  const double without = error(attend(kv4, nullptr)), with = error(attend(kv4, scales.data()));
+  std::printf("attention output error, KV4: %.3f without key scales, %.3f with\n", without, with);
+  EXPECT_LT(with, 0.5 * without);
+}
+
 TEST(RopeAppend, WritesOnlyItsLayer) {
   std::mt19937_64 random = TestRandom(22);
   KvCacheShape shape = MakeShape(DType::kI8, 1, 32, 20);

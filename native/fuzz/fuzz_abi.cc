@@ -81,7 +81,7 @@ class Machine {
   }
 
   void Step(Tensors* t) {
-    switch (in_.Below(16)) {
+    switch (in_.Below(18)) {
       case 0:
       case 1: return MakeMatrix(t);
       case 2: return Pack(t);
@@ -97,6 +97,8 @@ class Machine {
       case 12:
       case 13: return Append(t);
       case 14: return Attend(t);
+      case 15: return ChooseToken(t);
+      case 16: return Record();
       default: return Library(t);
     }
   }
@@ -431,6 +433,48 @@ class Machine {
           "nb_attention", *t);
   }
 
+  // ----------------------------------------------------- tokens, graphs --
+
+  void ChooseToken(Tensors* t) {
+    const int64_t rows = Rows(), cols = in_.Below(40);
+    const nb_tensor* logits = t->Make(NB_F32, rows, cols);
+    const nb_tensor* ids = t->Make(NB_I32, rows, -1);
+    const nb_tensor* uniforms = t->Make(NB_F64, rows, -1);
+    const nb_tensor* row = t->Make(NB_F32, cols, -1);
+    nb_sample_options o = {sizeof(o), in_.Float(), in_.Below(8), in_.Float(), in_.Float()};
+    if (in_.OneIn(2)) o.temperature = 1, o.top_p = 0.9f, o.min_p = 0.1f;
+    if (in_.OneIn(20)) o.struct_size = in_.Strange();
+    t->Remember();
+    switch (in_.Below(3)) {
+      case 0: return After(nb_argmax(Context(), logits, ids), "nb_argmax", *t);
+      case 1: return After(nb_sample(Context(), logits, &o, uniforms, ids), "nb_sample", *t);
+      default: return After(nb_penalize(Context(), row, ids, in_.Float()), "nb_penalize", *t);
+    }
+  }
+
+  // No tensor of this program lies in memory from nb_memory_allocate: all calls but empty ones
+  // must be refused while a graph is recorded, and nothing is left to run.
+  void Record() {
+    const Tensors none(&in_);
+    const nb_status begun = nb_graph_begin(context_, in_.OneIn(4) ? in_.Strange() : in_.Below(50));
+    After(begun, "nb_graph_begin", none);
+    if (begun != NB_OK || recording_) return;
+    recording_ = true;
+    for (int i = 0; i < 4 && !in_.empty(); ++i) {
+      Tensors tensors(&in_);
+      Step(&tensors);
+    }
+    recording_ = false;
+    nb_graph* graph = nullptr;
+    const nb_status ended = nb_graph_end(context_, in_.OneIn(8) ? nullptr : &graph);
+    After(ended, "nb_graph_end", none);
+    if (ended != NB_OK) return;
+    const nb_sequence sequence = {nullptr, in_.Strange(), in_.Strange()};
+    After(nb_graph_launch(Context(), graph, &sequence, static_cast<int32_t>(in_.Below(3) - 1)),
+          "nb_graph_launch", none);
+    Require(nb_graph_destroy(graph) == NB_OK, "a graph could not be destroyed");
+  }
+
   // ------------------------------------------------------------- library --
 
   void Library(Tensors* t) {
@@ -465,6 +509,7 @@ class Machine {
 
   nb_context* context_;
   Input in_;
+  bool recording_ = false;
   nb_matrix* matrices_[kSlots] = {};
   nb_kv_cache* caches_[kSlots] = {};
   nb_kv_cache_options options_[kSlots] = {};

@@ -108,6 +108,7 @@ class Tensors {
   };
 
   static int64_t ElementBytes(int32_t dtype) {
+    if (dtype == NB_F64) return 8;
     if (dtype == NB_F32 || dtype == NB_I32) return 4;
     return dtype == NB_F16 || dtype == NB_BF16 ? 2 : 1;
   }

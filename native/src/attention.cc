@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "native/src/kv_cache.h"
+#include "native/src/memory.h"
 
 namespace {
 
@@ -24,7 +25,7 @@ nb_status CheckQueryHeads(const Arg& arg, int64_t cols, const KvCacheShape& shap
 
 nb_status DoRopeAngles(nb_context* context, const nb_tensor* inverse_frequencies,
                        const nb_sequence* sequences, int32_t count, const nb_tensor* angles) {
-  constexpr char kFunction[] = "nb_rope_angles";
+  static constexpr char kFunction[] = "nb_rope_angles";
   NIBBLE_RETURN_IF_FAILED(CheckContext(kFunction, context));
   View f, a;
   Expected vector = F32Vector(kAnySize);
@@ -38,16 +39,28 @@ nb_status DoRopeAngles(nb_context* context, const nb_tensor* inverse_frequencies
   NIBBLE_RETURN_IF_FAILED(
       CheckTensor({kFunction, "angles"}, angles, Output(F32Rows(rows, 2 * f.cols)), &a));
   NIBBLE_RETURN_IF_FAILED(CheckDisjoint({kFunction, "angles"}, a, "inverse_frequencies", f));
+  NIBBLE_RETURN_IF_FAILED(CheckPlaces(
+      context, {{{kFunction, "inverse_frequencies"}, &f}, {{kFunction, "angles"}, &a}}));
   if (a.empty()) return NB_OK;
-  RopeAngles(context->workspace, f.f32(), f.cols, context->sequences.data(), count, a.f32(),
-             a.stride);
-  return NB_OK;
+  KeepBatch(context, sequences, count);
+  if (context->cuda == nullptr) {
+    return Submit(context, [=](nb_context& c) {
+      RopeAngles(c.workspace, f.f32(), f.cols, c.sequences.data(), count, a.f32(), a.stride);
+      return NB_OK;
+    });
+  }
+  const Work work = [f = CudaView(f), a = CudaView(a), count](nb_context& c) {
+    return CallCuda(kFunction, [&](cuda::BackendError* error) {
+      return c.backend->rope_angles(c.cuda, &f, c.cuda_sequences.data(), count, &a, error);
+    });
+  };
+  return Submit(context, work);
 }
 
 nb_status DoRopeAppend(nb_context* context, int32_t layer, const nb_tensor* q, const nb_tensor* k,
                        const nb_tensor* v, const nb_tensor* angles, const nb_sequence* sequences,
                        int32_t count) {
-  constexpr char kFunction[] = "nb_rope_append";
+  static constexpr char kFunction[] = "nb_rope_append";
   NIBBLE_RETURN_IF_FAILED(CheckContext(kFunction, context));
   const Turn turn(context->lock);
   Batch batch(context);
@@ -72,15 +85,38 @@ nb_status DoRopeAppend(nb_context* context, int32_t layer, const nb_tensor* q, c
   NIBBLE_RETURN_IF_FAILED(CheckDisjoint({kFunction, "q"}, qv, "k", kv));
   NIBBLE_RETURN_IF_FAILED(CheckDisjoint({kFunction, "q"}, qv, "v", vv));
   NIBBLE_RETURN_IF_FAILED(CheckDisjoint({kFunction, "q"}, qv, "angles", av));
+  NIBBLE_RETURN_IF_FAILED(CheckPlaces(context, {{{kFunction, "q"}, &qv},
+                                                {{kFunction, "k"}, &kv},
+                                                {{kFunction, "v"}, &vv},
+                                                {{kFunction, "angles"}, &av}}));
+  KeepBatch(context, sequences, count);
+  KeepUse(context, layer, Batch::Positions::kAppend);
+  const int64_t q_heads = qv.cols / shape->head_dim;
   // Zero rows still drop the tokens from start on.
-  RopeAppend(context->workspace, layer, qv.f32(), qv.stride, qv.cols / shape->head_dim, kv.f32(),
-             kv.stride, vv.f32(), vv.stride, av.f32(), av.stride, batch.sequences(), count);
+  if (context->cuda == nullptr) {
+    return Submit(context, [=](nb_context& c) {
+      RopeAppend(c.workspace, layer, qv.f32(), qv.stride, q_heads, kv.f32(), kv.stride, vv.f32(),
+                 vv.stride, av.f32(), av.stride, c.sequences.data(), count);
+      return NB_OK;
+    });
+  }
+  if (rows > 0) {
+    const Work work = [=, q = CudaView(qv), k = CudaView(kv), v = CudaView(vv),
+                       a = CudaView(av)](nb_context& c) {
+      return CallCuda(kFunction, [&](cuda::BackendError* error) {
+        return c.backend->rope_append(c.cuda, layer, q_heads, &q, &k, &v, &a,
+                                      c.cuda_sequences.data(), count, error);
+      });
+    };
+    NIBBLE_RETURN_IF_FAILED(Submit(context, work));
+  }
+  if (context->recording == nullptr) SetLengths(*context, layer);
   return NB_OK;
 }
 
 nb_status DoAttention(nb_context* context, int32_t layer, const nb_tensor* q, float scale,
                       const nb_sequence* sequences, int32_t count, const nb_tensor* output) {
-  constexpr char kFunction[] = "nb_attention";
+  static constexpr char kFunction[] = "nb_attention";
   NIBBLE_RETURN_IF_FAILED(CheckContext(kFunction, context));
   if (!std::isfinite(scale)) {
     return FailArg(NB_INVALID_ARGUMENT, {kFunction, "scale"},
@@ -98,10 +134,26 @@ nb_status DoAttention(nb_context* context, int32_t layer, const nb_tensor* q, fl
   if (batch.shape() == nullptr) return NB_OK;  // no sequences: nothing to do
   NIBBLE_RETURN_IF_FAILED(CheckQueryHeads({kFunction, "q"}, qv.cols, *batch.shape()));
   NIBBLE_RETURN_IF_FAILED(CheckDisjoint({kFunction, "output"}, y, "q", qv));
+  NIBBLE_RETURN_IF_FAILED(
+      CheckPlaces(context, {{{kFunction, "q"}, &qv}, {{kFunction, "output"}, &y}}));
   if (y.empty()) return NB_OK;
-  Attention(context->workspace, layer, qv.f32(), qv.stride, qv.cols / batch.shape()->head_dim,
-            scale, batch.sequences(), count, y.f32(), y.stride);
-  return NB_OK;
+  KeepBatch(context, sequences, count);
+  KeepUse(context, layer, Batch::Positions::kAttend);
+  const int64_t q_heads = qv.cols / batch.shape()->head_dim;
+  if (context->cuda == nullptr) {
+    return Submit(context, [=](nb_context& c) {
+      Attention(c.workspace, layer, qv.f32(), qv.stride, q_heads, scale, c.sequences.data(),
+                count, y.f32(), y.stride);
+      return NB_OK;
+    });
+  }
+  const Work work = [=, q = CudaView(qv), y = CudaView(y)](nb_context& c) {
+    return CallCuda(kFunction, [&](cuda::BackendError* error) {
+      return c.backend->attention(c.cuda, layer, q_heads, &q, scale, c.cuda_sequences.data(),
+                                  count, &y, error);
+    });
+  };
+  return Submit(context, work);
 }
 
 }  // namespace

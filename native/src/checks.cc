@@ -169,12 +169,14 @@ const char* DTypeName(int32_t dtype) {
     case NB_I32: return "I32";
     case NB_U8: return "U8";
     case NB_POW2: return "POW2";
+    case NB_F64: return "F64";
     default: return "unknown";
   }
 }
 
 int64_t DTypeBytes(int32_t dtype) {
   switch (dtype) {
+    case NB_F64: return 8;
     case NB_F32:
     case NB_I32: return 4;
     case NB_F16:

@@ -82,6 +82,7 @@ struct View {
   int64_t stride = 0;  // elements from row to row
   int64_t element_bytes = 0;
   int32_t dtype = NB_NONE;
+  bool on_device = false;  // in memory of the context's CUDA device (memory.h)
 
   bool empty() const { return rows == 0 || cols == 0; }
   float* f32() const { return reinterpret_cast<float*>(data); }

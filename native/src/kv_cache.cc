@@ -3,6 +3,8 @@
 
 #include <cmath>
 
+#include "native/src/graph.h"
+
 namespace nibble::abi {
 namespace {
 
@@ -106,7 +108,24 @@ nb_status Create(nb_context* context, const nb_kv_cache_options* options, nb_kv_
   NIBBLE_RETURN_IF_FAILED(CheckContext(kFunction, context));
   KvCacheShape shape;
   NIBBLE_RETURN_IF_FAILED(CheckOptions(kFunction, options, &shape));
-  *cache = new nb_kv_cache(shape, options->key_factors, options->value_factors);
+  const float *key_factors = options->key_factors, *value_factors = options->value_factors;
+  const Turn turn(context->lock);
+  NIBBLE_RETURN_IF_FAILED(CheckNotRecording(kFunction, context));
+  if (context->cuda == nullptr) {
+    *cache = new nb_kv_cache(shape, key_factors, value_factors);
+    return NB_OK;
+  }
+  const cuda::Backend* backend = context->backend;
+  cuda::BackendCache* made = nullptr;
+  NIBBLE_RETURN_IF_FAILED(CallCuda(kFunction, [&](cuda::BackendError* error) {
+    return backend->cache_create(context->cuda, &shape, key_factors, value_factors, &made, error);
+  }));
+  try {
+    *cache = new nb_kv_cache(shape, context->device, backend, made);
+  } catch (...) {
+    backend->cache_destroy(made);
+    throw;
+  }
   return NB_OK;
 }
 
@@ -136,11 +155,10 @@ nb_status CheckPositions(const char* function, const nb_sequence& s, int64_t ind
   return NB_OK;
 }
 
+// length: of the layer of the sequence's cache at the time of the call.
 nb_status CheckRange(const char* function, const nb_sequence& s, int64_t index, int32_t layer,
-                     Batch::Positions positions) {
+                     int64_t length, Batch::Positions positions) {
   const Arg arg{function, "sequences", index};
-  const KvCache& cache = s.cache->cache;
-  const int64_t length = cache.length(layer);
   const auto start = static_cast<long long>(s.start), rows = static_cast<long long>(s.rows);
   if (positions == Batch::Positions::kAttend) {
     if (s.start + s.rows <= length) return NB_OK;
@@ -153,11 +171,27 @@ nb_status CheckRange(const char* function, const nb_sequence& s, int64_t index, 
                    "%lld but at most %lld, the length of layer %d of the cache, was expected",
                    start, static_cast<long long>(length), layer);
   }
-  const int64_t capacity = cache.shape().capacity;
+  const int64_t capacity = s.cache->shape.capacity;
   if (s.start + s.rows <= capacity) return NB_OK;
   return FailArg(NB_INVALID_ARGUMENT, arg.Field("rows"),
                  "%lld at start %lld, but the cache has a capacity of %lld tokens", rows, start,
                  static_cast<long long>(capacity));
+}
+
+void ClearSequences(nb_context* context, int32_t count) {
+  context->sequences.clear();
+  context->cuda_sequences.clear();
+  context->sequences.reserve(static_cast<size_t>(count));
+  context->cuda_sequences.reserve(static_cast<size_t>(count));
+}
+
+void AddSequence(nb_context* context, const nb_sequence& s, bool with_cache) {
+  const bool cached = with_cache && s.cache != nullptr;
+  if (context->cuda == nullptr) {
+    context->sequences.push_back({cached ? s.cache->cpu.get() : nullptr, s.start, s.rows});
+  } else {
+    context->cuda_sequences.push_back({cached ? s.cache->cuda : nullptr, s.start, s.rows});
+  }
 }
 
 }  // namespace
@@ -173,6 +207,7 @@ nb_status Batch::Lease(const char* function, const nb_sequence* sequences, int64
   if (cache == nullptr) {
     return FailArg(NB_INVALID_ARGUMENT, arg, "NULL but a cache was expected");
   }
+  NIBBLE_RETURN_IF_FAILED(CheckSameDevice(arg, cache->device, context_));
   if (cache->in_use.exchange(true, std::memory_order_acquire)) {
     for (int64_t i = 0; i < index; ++i) {
       if (sequences[i].cache != cache) continue;
@@ -186,11 +221,11 @@ nb_status Batch::Lease(const char* function, const nb_sequence* sequences, int64
   }
   leased().push_back(cache);  // has room: reserved before
   if (shape_ == nullptr) {
-    shape_ = &cache->cache.shape();
+    shape_ = &cache->shape;
     return NB_OK;
   }
-  if (*shape_ == cache->cache.shape()) return NB_OK;
-  const KvCacheShape &a = cache->cache.shape(), &b = *shape_;
+  if (*shape_ == cache->shape) return NB_OK;
+  const KvCacheShape &a = cache->shape, &b = *shape_;
   return FailArg(NB_INVALID_ARGUMENT, arg,
                  "type %s, %d layers, %d heads of %d, groups of %lld, but those of "
                  "sequences[0].cache (%s, %d, %d, %d, %lld) were expected",
@@ -202,9 +237,8 @@ nb_status Batch::Lease(const char* function, const nb_sequence* sequences, int64
 nb_status Batch::Open(const char* function, int32_t layer, const nb_sequence* sequences,
                       int32_t count, Positions positions) {
   NIBBLE_RETURN_IF_FAILED(CheckCount(function, sequences, count));
-  context_->sequences.clear();
+  ClearSequences(context_, count);
   leased().clear();
-  context_->sequences.reserve(static_cast<size_t>(count));
   leased().reserve(static_cast<size_t>(count));
   for (int64_t i = 0; i < count; ++i) {
     const nb_sequence& s = sequences[i];
@@ -214,8 +248,62 @@ nb_status Batch::Open(const char* function, int32_t layer, const nb_sequence* se
                      layer, shape_->layers - 1);
     }
     NIBBLE_RETURN_IF_FAILED(CheckPositions(function, s, i, &rows_));
-    NIBBLE_RETURN_IF_FAILED(CheckRange(function, s, i, layer, positions));
-    context_->sequences.push_back({&s.cache->cache, s.start, s.rows});
+    if (context_->recording == nullptr) {
+      NIBBLE_RETURN_IF_FAILED(
+          CheckRange(function, s, i, layer, s.cache->length(layer), positions));
+    }
+    AddSequence(context_, s, true);
+  }
+  return CheckRecordedBatch(function, context_, sequences, count);
+}
+
+nb_status Batch::OpenForGraph(const char* function, const RecordedCalls& recorded,
+                              const nb_sequence* sequences, int32_t count) {
+  NIBBLE_RETURN_IF_FAILED(CheckCount(function, sequences, count));
+  const std::vector<nb_sequence>& batch = recorded.batch;
+  if (static_cast<size_t>(count) != batch.size()) {
+    return FailArg(NB_INVALID_ARGUMENT, {function, "count"},
+                   "%d but %zu, as recorded, was expected", count, batch.size());
+  }
+  ClearSequences(context_, count);
+  leased().clear();
+  leased().reserve(batch.size());
+  std::vector<int64_t> lengths;
+  for (int64_t i = 0; i < count; ++i) {
+    const nb_sequence& s = sequences[i];
+    const nb_sequence& expected = batch[static_cast<size_t>(i)];
+    const Arg arg{function, "sequences", i};
+    if (expected.cache != nullptr) {
+      if (s.cache != expected.cache) {
+        return FailArg(NB_INVALID_ARGUMENT, arg.Field("cache"),
+                       "another cache than the one recorded");
+      }
+      NIBBLE_RETURN_IF_FAILED(Lease(function, sequences, i));
+    }
+    NIBBLE_RETURN_IF_FAILED(CheckPositions(function, s, i, &rows_));
+    if (s.rows != expected.rows) {
+      return FailArg(NB_INVALID_ARGUMENT, arg.Field("rows"),
+                     "%lld but %lld, as recorded, was expected", static_cast<long long>(s.rows),
+                     static_cast<long long>(expected.rows));
+    }
+    if (expected.cache != nullptr && s.start + s.rows > recorded.max_tokens) {
+      return FailArg(NB_INVALID_ARGUMENT, arg.Field("start"),
+                     "%lld, which makes %lld tokens, but at most %lld was expected: max_tokens "
+                     "of the recording",
+                     static_cast<long long>(s.start), static_cast<long long>(s.start + s.rows),
+                     static_cast<long long>(recorded.max_tokens));
+    }
+    // What the calls will find, one after the other.
+    if (!recorded.uses.empty()) {
+      lengths.clear();
+      for (int32_t l = 0; l < s.cache->shape.layers; ++l) lengths.push_back(s.cache->length(l));
+    }
+    for (const CacheUse& use : recorded.uses) {
+      int64_t& length = lengths[static_cast<size_t>(use.layer)];
+      NIBBLE_RETURN_IF_FAILED(CheckRange(function, s, i, use.layer, length, use.positions));
+      if (use.positions == Positions::kAppend) length = s.start + s.rows;
+    }
+    AddSequence(context_, s, expected.cache != nullptr);
   }
   return NB_OK;
 }
@@ -223,14 +311,56 @@ nb_status Batch::Open(const char* function, int32_t layer, const nb_sequence* se
 nb_status ReadPositions(const char* function, nb_context* context, const nb_sequence* sequences,
                         int32_t count, int64_t* rows) {
   NIBBLE_RETURN_IF_FAILED(CheckCount(function, sequences, count));
-  context->sequences.clear();
-  context->sequences.reserve(static_cast<size_t>(count));
+  ClearSequences(context, count);
   *rows = 0;
   for (int64_t i = 0; i < count; ++i) {
     NIBBLE_RETURN_IF_FAILED(CheckPositions(function, sequences[i], i, rows));
-    context->sequences.push_back({nullptr, sequences[i].start, sequences[i].rows});
+    AddSequence(context, sequences[i], false);
+  }
+  return CheckRecordedBatch(function, context, sequences, count);
+}
+
+nb_status CheckRecordedBatch(const char* function, const nb_context* context,
+                             const nb_sequence* sequences, int32_t count) {
+  if (context->recording == nullptr || !context->recording->has_batch) return NB_OK;
+  const std::vector<nb_sequence>& batch = context->recording->batch;
+  if (static_cast<size_t>(count) != batch.size()) {
+    return FailArg(NB_INVALID_ARGUMENT, {function, "count"},
+                   "%d but %zu, as in the recording's first call with sequences, was expected",
+                   count, batch.size());
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    const nb_sequence& first = batch[static_cast<size_t>(i)];
+    const bool other = sequences[i].cache != nullptr && first.cache != nullptr &&
+                       sequences[i].cache != first.cache;
+    if (!other && sequences[i].rows == first.rows) continue;
+    return FailArg(NB_INVALID_ARGUMENT, {function, "sequences", i},
+                   "%s than in an earlier call of the recording, but all its calls need one batch",
+                   other ? "another cache" : "other rows");
   }
   return NB_OK;
+}
+
+void KeepBatch(nb_context* context, const nb_sequence* sequences, int32_t count) {
+  if (context->recording == nullptr) return;
+  RecordedCalls& recorded = *context->recording;
+  if (!recorded.has_batch) recorded.batch.assign(sequences, sequences + count);
+  recorded.has_batch = true;
+  for (int64_t i = 0; i < count; ++i) {
+    nb_sequence& kept = recorded.batch[static_cast<size_t>(i)];
+    if (sequences[i].cache != nullptr) kept.cache = sequences[i].cache;
+  }
+}
+
+void KeepUse(nb_context* context, int32_t layer, Batch::Positions positions) {
+  if (context->recording != nullptr) context->recording->uses.push_back({layer, positions});
+}
+
+void SetLengths(const nb_context& context, int32_t layer) {
+  for (size_t i = 0; i < context.leased.size(); ++i) {
+    const cuda::BackendSequence& s = context.cuda_sequences[i];
+    context.leased[i]->lengths[static_cast<size_t>(layer)] = s.start + s.rows;
+  }
 }
 
 }  // namespace nibble::abi
@@ -250,10 +380,10 @@ nb_status nb_kv_cache_destroy(nb_kv_cache* cache) {
 }
 
 int64_t nb_kv_cache_length(const nb_kv_cache* cache, int32_t layer) {
-  if (cache == nullptr || layer < 0 || layer >= cache->cache.shape().layers) return -1;
-  return cache->cache.length(layer);
+  if (cache == nullptr || layer < 0 || layer >= cache->shape.layers) return -1;
+  return cache->length(layer);
 }
 
 int64_t nb_kv_cache_bytes(const nb_kv_cache* cache) {
-  return cache == nullptr ? 0 : cache->cache.bytes();
+  return cache == nullptr ? 0 : cache->bytes();
 }

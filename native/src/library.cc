@@ -3,7 +3,6 @@
 
 #include "kernels-cpu/threads/thread_pool.h"
 #include "native/src/checks.h"
-#include "native/src/device.h"
 #include "native/src/simd_target.h"
 
 using namespace nibble;
@@ -52,8 +51,4 @@ int32_t nb_available_threads(void) {
     return NB_OK;
   });
   return threads;
-}
-
-nb_status nb_device_status(const char* device) {
-  return Guard("nb_device_status", [&] { return CheckDevice("nb_device_status", device); });
 }

@@ -4,8 +4,9 @@
 #include <memory>
 #include <string>
 
+#include "kernels-cpu/memory/buffer.h"
 #include "kernels-cpu/numerics/quantize.h"
-#include "native/src/context.h"
+#include "native/src/memory.h"
 #include "native/src/packed_file.h"
 #include "native/src/weights.h"
 
@@ -26,8 +27,80 @@ Sizes SizesOf(const WeightFormat& format, int64_t rows, int64_t cols) {
 // weights: F32, F16 or BF16, [N, K], with its sizes free.
 nb_status CheckWeights(const char* function, const nb_tensor* weights, View* view) {
   const uint32_t types = DTypeBit(NB_F32) | DTypeBit(NB_F16) | DTypeBit(NB_BF16);
-  return CheckTensor({function, "weights"}, weights,
-                     {types, 2, {kAnySize, kAnySize}, {"N", "K"}}, view);
+  const Arg arg{function, "weights"};
+  NIBBLE_RETURN_IF_FAILED(
+      CheckTensor(arg, weights, {types, 2, {kAnySize, kAnySize}, {"N", "K"}}, view));
+  return CheckOrdinary({{arg, view}});
+}
+
+std::unique_ptr<nb_matrix> NewMatrix(const nb_context* context, const nb_weight_format& format,
+                                     const WeightFormat& kernels, int64_t rows, int64_t cols) {
+  auto made = std::make_unique<nb_matrix>();
+  made->format = format;
+  made->kernels = kernels;
+  made->rows = rows;
+  made->cols = cols;
+  made->device = context->device;
+  made->backend = context->backend;
+  return made;
+}
+
+// The canonical form of a matrix in memory of its own, on its way to or from a device.
+class CanonicalCopy {
+ public:
+  CanonicalCopy(const WeightFormat& format, int64_t rows, int64_t cols)
+      : sizes_(SizesOf(format, rows, cols)),
+        codes_(static_cast<size_t>(sizes_.codes)),
+        high_(static_cast<size_t>(sizes_.codes_high)),
+        scales_(static_cast<size_t>(sizes_.scales)),
+        factors_(static_cast<size_t>(sizes_.factors) * sizeof(float)) {}
+
+  CanonicalWeights weights() const {
+    return {codes_.data(), high_.data(), scales_.data(), factors_.as<float>()};
+  }
+
+ private:
+  Sizes sizes_;
+  Buffer codes_, high_, scales_, factors_;
+};
+
+// The context's threads, as the plug-in takes them.
+cuda::BackendThreads ThreadsOf(nb_context* context) {
+  return {[](void* pool, int64_t count, void (*body)(void*, int64_t), void* argument) {
+            auto& threads = *static_cast<ThreadPool*>(pool);
+            threads.Run([&](int thread) {
+              const Range range = Share(count, thread, threads.threads());
+              for (int64_t i = range.begin; i < range.end; ++i) body(argument, i);
+            });
+          },
+          &context->workspace.pool()};
+}
+
+// Packs for the context's device; weights are checked.
+nb_status PackFor(const char* function, nb_context* context, const CanonicalWeights& weights,
+                  nb_matrix* made) {
+  ThreadPool& pool = context->workspace.pool();
+  if (context->cuda == nullptr) {
+    made->packed = PackMatrix(pool, made->kernels, made->rows, made->cols, weights);
+    return NB_OK;
+  }
+  const cuda::BackendThreads threads = ThreadsOf(context);
+  return CallCuda(function, [&](cuda::BackendError* error) {
+    return context->backend->matrix_pack(context->cuda, &made->kernels, made->rows, made->cols,
+                                         &weights, &threads, &made->cuda, error);
+  });
+}
+
+nb_status UnpackFrom(const char* function, nb_context* context, const nb_matrix& m,
+                     const CanonicalWeights& out) {
+  if (context->cuda == nullptr) {
+    UnpackMatrix(context->workspace.pool(), m.packed, out);
+    return NB_OK;
+  }
+  const cuda::BackendThreads threads = ThreadsOf(context);
+  return CallCuda(function, [&](cuda::BackendError* error) {
+    return context->backend->matrix_unpack(context->cuda, m.cuda, &out, &threads, error);
+  });
 }
 
 nb_status Quantize(nb_context* context, const nb_weight_format* format, const nb_tensor* weights,
@@ -47,6 +120,7 @@ nb_status Quantize(nb_context* context, const nb_weight_format* format, const nb
   NIBBLE_RETURN_IF_FAILED(CheckDisjoint({kFunction, "scales"}, out.scales, "weights", w));
   NIBBLE_RETURN_IF_FAILED(CheckDisjoint({kFunction, "factors"}, out.factors, "weights", w));
   const Turn turn(context->lock);
+  NIBBLE_RETURN_IF_FAILED(CheckNotRecording(kFunction, context));
   const std::string problem =
       QuantizeWeights(context->workspace.pool(), f, static_cast<DType>(w.dtype), w.data, w.rows,
                       w.cols, w.stride, out.weights());
@@ -67,12 +141,12 @@ nb_status Pack(nb_context* context, const nb_weight_format* format, int64_t rows
   NIBBLE_RETURN_IF_FAILED(CheckCanonicalTensors(kFunction, f, rows, cols, codes, codes_high,
                                                 scales, factors, /*outputs=*/false, &in));
   const Turn turn(context->lock);
+  NIBBLE_RETURN_IF_FAILED(CheckNotRecording(kFunction, context));
   const std::string problem =
       CheckCanonical(context->workspace.pool(), f, rows, cols, in.weights());
   if (!problem.empty()) return Fail(NB_INVALID_ARGUMENT, "%s: %s", kFunction, problem.c_str());
-  auto made = std::make_unique<nb_matrix>();
-  made->format = *format;
-  made->packed = PackMatrix(context->workspace.pool(), f, rows, cols, in.weights());
+  auto made = NewMatrix(context, *format, f, rows, cols);
+  NIBBLE_RETURN_IF_FAILED(PackFor(kFunction, context, in.weights(), made.get()));
   *matrix = made.release();
   return NB_OK;
 }
@@ -88,11 +162,21 @@ nb_status QuantizeAndPack(nb_context* context, const nb_weight_format* format,
   NIBBLE_RETURN_IF_FAILED(CheckWeights(kFunction, weights, &w));
   NIBBLE_RETURN_IF_FAILED(CheckFormat(kFunction, format, w.rows, w.cols, &f));
   const Turn turn(context->lock);
-  auto made = std::make_unique<nb_matrix>();
-  made->format = *format;
-  const std::string problem =
-      QuantizeAndPackMatrix(context->workspace.pool(), f, static_cast<DType>(w.dtype), w.data,
-                            w.rows, w.cols, w.stride, &made->packed);
+  NIBBLE_RETURN_IF_FAILED(CheckNotRecording(kFunction, context));
+  ThreadPool& pool = context->workspace.pool();
+  auto made = NewMatrix(context, *format, f, w.rows, w.cols);
+  std::string problem;
+  if (context->cuda == nullptr) {
+    problem = QuantizeAndPackMatrix(pool, f, static_cast<DType>(w.dtype), w.data, w.rows, w.cols,
+                                    w.stride, &made->packed);
+  } else {
+    const CanonicalCopy copy(f, w.rows, w.cols);
+    problem = QuantizeWeights(pool, f, static_cast<DType>(w.dtype), w.data, w.rows, w.cols,
+                              w.stride, copy.weights());
+    if (problem.empty()) {
+      NIBBLE_RETURN_IF_FAILED(PackFor(kFunction, context, copy.weights(), made.get()));
+    }
+  }
   if (!problem.empty()) {
     return FailArg(NB_INVALID_ARGUMENT, {kFunction, "weights"}, "%s", problem.c_str());
   }
@@ -105,26 +189,34 @@ nb_status Unpack(nb_context* context, const nb_matrix* matrix, const nb_tensor* 
                  const nb_tensor* factors) {
   constexpr char kFunction[] = "nb_matrix_unpack";
   NIBBLE_RETURN_IF_FAILED(CheckContext(kFunction, context));
-  NIBBLE_RETURN_IF_FAILED(CheckMatrix({kFunction, "matrix"}, matrix));
-  const PackedMatrix& m = matrix->packed;
+  NIBBLE_RETURN_IF_FAILED(CheckMatrix({kFunction, "matrix"}, matrix, context));
+  const nb_matrix& m = *matrix;
   Canonical out;
-  NIBBLE_RETURN_IF_FAILED(CheckCanonicalTensors(kFunction, m.format, m.rows, m.cols, codes,
+  NIBBLE_RETURN_IF_FAILED(CheckCanonicalTensors(kFunction, m.kernels, m.rows, m.cols, codes,
                                                 codes_high, scales, factors, /*outputs=*/true,
                                                 &out));
   const Turn turn(context->lock);
-  UnpackMatrix(context->workspace.pool(), m, out.weights());
-  return NB_OK;
+  NIBBLE_RETURN_IF_FAILED(CheckNotRecording(kFunction, context));
+  return UnpackFrom(kFunction, context, m, out.weights());
 }
 
 nb_status Dequantize(nb_context* context, const nb_matrix* matrix, const nb_tensor* output) {
   constexpr char kFunction[] = "nb_matrix_dequantize";
   NIBBLE_RETURN_IF_FAILED(CheckContext(kFunction, context));
-  NIBBLE_RETURN_IF_FAILED(CheckMatrix({kFunction, "matrix"}, matrix));
-  const PackedMatrix& m = matrix->packed;
+  NIBBLE_RETURN_IF_FAILED(CheckMatrix({kFunction, "matrix"}, matrix, context));
   View y;
-  NIBBLE_RETURN_IF_FAILED(
-      CheckTensor({kFunction, "output"}, output, Output(F32Rows(m.rows, m.cols)), &y));
+  NIBBLE_RETURN_IF_FAILED(CheckTensor({kFunction, "output"}, output,
+                                      Output(F32Rows(matrix->rows, matrix->cols)), &y));
+  NIBBLE_RETURN_IF_FAILED(CheckOrdinary({{{kFunction, "output"}, &y}}));
   const Turn turn(context->lock);
+  NIBBLE_RETURN_IF_FAILED(CheckNotRecording(kFunction, context));
+  if (context->cuda != nullptr) {
+    const cuda::BackendView view = CudaView(y);
+    return CallCuda(kFunction, [&](cuda::BackendError* error) {
+      return context->backend->matrix_dequantize(context->cuda, matrix->cuda, &view, error);
+    });
+  }
+  const PackedMatrix& m = matrix->packed;
   ThreadPool& pool = context->workspace.pool();
   pool.Run([&](int thread) {
     const Range range = Share(m.rows, thread, pool.threads());
@@ -153,11 +245,18 @@ nb_status Write(nb_context* context, const nb_matrix* matrix, const char* path, 
                 int64_t record_bytes) {
   constexpr char kFunction[] = "nb_matrix_write";
   NIBBLE_RETURN_IF_FAILED(CheckContext(kFunction, context));
-  NIBBLE_RETURN_IF_FAILED(CheckMatrix({kFunction, "matrix"}, matrix));
-  const PackedMatrix& m = matrix->packed;
-  NIBBLE_RETURN_IF_FAILED(CheckRecord(kFunction, m.format, m.rows, m.cols, offset, record_bytes));
+  NIBBLE_RETURN_IF_FAILED(CheckMatrix({kFunction, "matrix"}, matrix, context));
+  const nb_matrix& m = *matrix;
+  NIBBLE_RETURN_IF_FAILED(CheckRecord(kFunction, m.kernels, m.rows, m.cols, offset, record_bytes));
   const Turn turn(context->lock);
-  return WriteRecord(kFunction, context->workspace.pool(), m, path, offset);
+  NIBBLE_RETURN_IF_FAILED(CheckNotRecording(kFunction, context));
+  ThreadPool& pool = context->workspace.pool();
+  if (context->cuda == nullptr) return WriteRecord(kFunction, pool, m.packed, path, offset);
+  // A record is the same for every device: this machine's CPU layout.
+  const CanonicalCopy copy(m.kernels, m.rows, m.cols);
+  NIBBLE_RETURN_IF_FAILED(UnpackFrom(kFunction, context, m, copy.weights()));
+  return WriteRecord(kFunction, pool, PackMatrix(pool, m.kernels, m.rows, m.cols, copy.weights()),
+                     path, offset);
 }
 
 nb_status Read(nb_context* context, const nb_weight_format* format, int64_t rows, int64_t cols,
@@ -169,11 +268,18 @@ nb_status Read(nb_context* context, const nb_weight_format* format, int64_t rows
   WeightFormat f;
   NIBBLE_RETURN_IF_FAILED(CheckFormat(kFunction, format, rows, cols, &f));
   NIBBLE_RETURN_IF_FAILED(CheckRecord(kFunction, f, rows, cols, offset, record_bytes));
-  auto made = std::make_unique<nb_matrix>();
-  made->format = *format;
+  auto made = NewMatrix(context, *format, f, rows, cols);
   const Turn turn(context->lock);
-  NIBBLE_RETURN_IF_FAILED(ReadRecord(kFunction, context->workspace.pool(), f, rows, cols, path,
-                                     offset, &made->packed));
+  NIBBLE_RETURN_IF_FAILED(CheckNotRecording(kFunction, context));
+  ThreadPool& pool = context->workspace.pool();
+  NIBBLE_RETURN_IF_FAILED(
+      ReadRecord(kFunction, pool, f, rows, cols, path, offset, &made->packed));
+  if (context->cuda != nullptr) {
+    const CanonicalCopy copy(f, rows, cols);
+    UnpackMatrix(pool, made->packed, copy.weights());
+    made->packed = PackedMatrix();
+    NIBBLE_RETURN_IF_FAILED(PackFor(kFunction, context, copy.weights(), made.get()));
+  }
   *matrix = made.release();
   return NB_OK;
 }
@@ -262,10 +368,11 @@ nb_status nb_matrix_get_info(const nb_matrix* matrix, nb_matrix_info* info) {
     NIBBLE_RETURN_IF_FAILED(CheckMatrix({"nb_matrix_get_info", "matrix"}, matrix));
     NIBBLE_RETURN_IF_FAILED(CheckNotNull(arg, info));
     NIBBLE_RETURN_IF_FAILED(CheckStructSize(arg, info->struct_size, sizeof(nb_matrix_info)));
-    info->rows = matrix->packed.rows;
-    info->cols = matrix->packed.cols;
+    info->rows = matrix->rows;
+    info->cols = matrix->cols;
     info->format = matrix->format;
-    info->packed_bytes = matrix->packed.packed_bytes();
+    info->packed_bytes = matrix->cuda == nullptr ? matrix->packed.packed_bytes()
+                                                 : matrix->backend->matrix_bytes(matrix->cuda);
     return NB_OK;
   });
 }

@@ -3,6 +3,8 @@
 
 #include <limits>
 
+#include "native/src/memory.h"
+
 namespace nibble::abi {
 namespace {
 
@@ -146,6 +148,10 @@ nb_status CheckCanonicalTensors(const char* function, const WeightFormat& format
   vector.output = outputs;
   NIBBLE_RETURN_IF_FAILED(
       CheckPart(function, "factors", factor_count > 0, factors, vector, &out->factors));
+  NIBBLE_RETURN_IF_FAILED(CheckOrdinary({{{function, "codes"}, &out->codes},
+                                         {{function, "codes_high"}, &out->codes_high},
+                                         {{function, "scales"}, &out->scales},
+                                         {{function, "factors"}, &out->factors}}));
   if (!outputs) return NB_OK;
   NIBBLE_RETURN_IF_FAILED(
       CheckDisjoint({function, "codes_high"}, out->codes_high, "codes", out->codes));

@@ -5,11 +5,23 @@
 
 #include "kernels-cpu/gemm/packed_matrix.h"
 #include "kernels-cpu/numerics/types.h"
-#include "native/src/checks.h"
+#include "native/src/context.h"
 
 struct nb_matrix {
-  nb_weight_format format;      // as the caller gave it
-  nibble::PackedMatrix packed;  // its format has group_size 0 where one group covers the row
+  nb_weight_format format;         // as the caller gave it
+  nibble::WeightFormat kernels;    // with group_size 0 where one group covers the row
+  int64_t rows = 0, cols = 0;      // N, K
+  int device = nibble::abi::kCpu;  // whose kernels it is packed for
+  nibble::PackedMatrix packed;     // the CPU's
+  const nibble::cuda::Backend* backend = nullptr;
+  nibble::cuda::BackendMatrix* cuda = nullptr;  // a CUDA device's
+
+  nb_matrix() = default;
+  nb_matrix(const nb_matrix&) = delete;
+  nb_matrix& operator=(const nb_matrix&) = delete;
+  ~nb_matrix() {
+    if (cuda != nullptr) backend->matrix_destroy(cuda);
+  }
 };
 
 namespace nibble::abi {
@@ -39,6 +51,12 @@ nb_status CheckCanonicalTensors(const char* function, const WeightFormat& format
 inline nb_status CheckMatrix(const Arg& arg, const nb_matrix* matrix) {
   if (matrix != nullptr) return NB_OK;
   return FailArg(NB_INVALID_ARGUMENT, arg, "NULL but a matrix was expected");
+}
+
+// The same, and that it is of the context's device.
+inline nb_status CheckMatrix(const Arg& arg, const nb_matrix* matrix, const nb_context* context) {
+  NIBBLE_RETURN_IF_FAILED(CheckMatrix(arg, matrix));
+  return CheckSameDevice(arg, matrix->device, context);
 }
 
 }  // namespace nibble::abi

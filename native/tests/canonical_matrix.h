@@ -62,6 +62,14 @@ class CanonicalMatrix {
     return m;
   }
 
+  // The same bits in every part.
+  bool SameBits(const CanonicalMatrix& other) const {
+    return codes == other.codes && high == other.high && scales == other.scales &&
+           factors.size() == other.factors.size() &&
+           (factors.empty() || std::memcmp(factors.data(), other.factors.data(),
+                                           factors.size() * sizeof(float)) == 0);
+  }
+
   int64_t Groups() const {
     const int64_t group = format.group_size == 0 ? cols : format.group_size;
     return (cols + group - 1) / group;
@@ -110,6 +118,12 @@ class CanonicalMatrix {
   nb_status QuantizeFrom(nb_context* context, const nb_tensor& weights) {
     const Tensors t(*this);
     return nb_quantize(context, &format, &weights, t.p[0], t.p[1], t.p[2], t.p[3]);
+  }
+  // What a function returns that takes the four parts.
+  template <class Function>
+  nb_status Call(const Function& function) {
+    const Tensors t(*this);
+    return function(t.p[0], t.p[1], t.p[2], t.p[3]);
   }
   nb_status UnpackFrom(nb_context* context, const nb_matrix* matrix) {
     const Tensors t(*this);

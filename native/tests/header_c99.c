@@ -20,6 +20,7 @@ CHECK(info_size, sizeof(nb_matrix_info) == 56);
 CHECK(options_size, sizeof(nb_kv_cache_options) == 56);
 CHECK(projection_size, sizeof(nb_projection) == 32);
 CHECK(sequence_size, sizeof(nb_sequence) == 24);
+CHECK(sample_size, sizeof(nb_sample_options) == 24);
 CHECK(status_size, sizeof(nb_status) == 4);
 CHECK(dtype_size, sizeof(nb_dtype) == 4);
 
@@ -34,6 +35,9 @@ int main(void) {
   nb_context *context = 0;
   nb_matrix *matrix = 0;
   nb_kv_cache *cache = 0;
+  nb_graph *graph = 0;
+  nb_sample_options sampling = {sizeof(nb_sample_options), 1.0f, 0, 1.0f, 0.0f};
+  void *memory = 0;
   double rate = 0;
   float value = 0;
   char text[8];
@@ -66,6 +70,20 @@ int main(void) {
   nb_rope_angles(context, &t, &sequence, 1, &t);
   nb_rope_append(context, 0, &t, &t, &t, &t, &sequence, 1);
   nb_attention(context, 0, &t, 1.0f, &sequence, 1, &t);
+  nb_device_describe("cpu", text, (int64_t)sizeof(text));
+  nb_cuda_open("");
+  nb_cuda_targets(text, (int64_t)sizeof(text));
+  nb_memory_allocate(context, 1, &memory);
+  nb_memory_copy(context, memory, text, 1);
+  nb_memory_free(memory);
+  nb_synchronize(context);
+  nb_argmax(context, &t, &t);
+  nb_sample(context, &t, &sampling, &t, &t);
+  nb_penalize(context, &t, &t, 1.0f);
+  nb_graph_begin(context, 0);
+  nb_graph_end(context, &graph);
+  nb_graph_launch(context, graph, &sequence, 1);
+  nb_graph_destroy(graph);
   nb_kv_cache_destroy(cache);
   nb_matrix_destroy(matrix);
   nb_context_destroy(context);

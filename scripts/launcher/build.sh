@@ -62,6 +62,11 @@ build_native() {
   if [[ "${CI:-}" == true ]]; then
     options+=(-DNIBBLE_WARNINGS_AS_ERRORS=ON)
   fi
+  # Compiling the CUDA kernels takes many minutes: only where they are asked for, or where there is
+  # a GPU for them. CMake remembers it for the builds that follow in the same folder.
+  if [[ -n "${with_cuda:-}" ]] || { [[ "$preset" == release ]] && have_gpu && have_nvcc; }; then
+    options+=(-DNIBBLE_CUDA=ON)
+  fi
   progress "$title" 0 "configuring"
   logged "$title" "$log" quietly in_root cmake --preset "$preset" ${options[@]+"${options[@]}"} ||
     return 1

@@ -107,7 +107,7 @@ END
 # A tree with the launcher and stand-ins for cmake and mvn that make what the real ones would.
 test_build() {
   local tree="$work/tree"
-  mkdir -p "$tree/scripts" "$tree/kernels-cpu/gemm" "$tree/native/include" "$tree/native/src" \
+  mkdir -p "$tree/scripts" "$tree/kernels-cpu/gemm" "$tree/kernels-cuda" "$tree/native/include" "$tree/native/src" \
     "$tree/cmake" "$tree/java-bindings/src/main"
   cp "$here/../../nibble" "$tree/"
   cp -R "$here" "$tree/scripts/launcher"
@@ -241,8 +241,35 @@ test_arm() {
   fi
 }
 
+# Machines without a CUDA compiler, and without a GPU.
+test_cuda() {
+  local tool
+  mkdir -p "$work/cuda"
+  for tool in bash cat dirname env mkdir readlink; do
+    ln -s "$(command -v "$tool")" "$work/cuda/$tool"
+  done
+  local launch=(env -u CI PATH="$work/cuda" "$work/tree/nibble")
+  expect "no nvcc: one line" 2 '^nibble test --cuda: nvcc and ptxas are not both' \
+    "${launch[@]}" test --cuda
+  expect "no driver: one line" 2 '^nibble gpu-verify: no NVIDIA GPU here: nvidia-smi, which' \
+    "${launch[@]}" gpu-verify
+  stand_in "$work/cuda" nvidia-smi 'echo "NVIDIA-SMI has failed"; echo "More"; exit 9'
+  expect "no GPU: the driver's reason" 2 'no NVIDIA GPU 0 here: NVIDIA-SMI has failed$' \
+    "${launch[@]}" gpu-verify
+  stand_in "$work/cuda" nvidia-smi 'echo "NVIDIA H100 80GB HBM3, 9.0"'
+  expect "a GPU, but no nvcc" 2 '^nibble gpu-verify: nvcc and ptxas are not' \
+    "${launch[@]}" gpu-verify
+  expect "a wrong word" 2 "unknown option '--fast', expected --device" \
+    "${launch[@]}" gpu-verify --fast
+  expect "a folder's name" 0 '^nvidia-h100-80gb-hbm3$' bash -c '
+    root="$0" build_dir="$1/build"
+    source "$root/scripts/launcher/gpu_verify.sh"
+    slug "NVIDIA H100 80GB HBM3"' "${here%/*/*}" "$work"
+}
+
 test_jdk
 test_build
 test_arm
+test_cuda
 echo "$passed passed, $failed failed"
 [[ "$failed" -eq 0 ]]

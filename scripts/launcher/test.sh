@@ -7,32 +7,45 @@ source "$root/scripts/launcher/build.sh"
 passed=0
 failed=0
 
-# run_tests [--full]
+# run_tests [--full] [--cuda]
 run_tests() {
-  local argument
+  local argument cuda_only=""
   for argument in "$@"; do
     case "$argument" in
       --full) export NIBBLE_FULL_TESTS=1 NIBBLE_FUZZ_RUNS="${NIBBLE_FUZZ_RUNS:-20000}" ;;
-      *) say "nibble test: unknown option '$argument'; the only one is --full"; exit 2 ;;
+      --cuda) cuda_only=1 ;;
+      *) say "nibble test: unknown option '$argument', expected --full or --cuda"; exit 2 ;;
     esac
   done
+  if [[ -n "$cuda_only" ]] && ! have_nvcc; then
+    say "nibble test --cuda: $no_nvcc"
+    exit 2
+  fi
 
   if ! up_to_date; then
     build_all
   fi
   lock_build
   ensure_tools test
+  if [[ -n "$cuda_only" ]]; then
+    cuda_suite
+    summary
+    return
+  fi
   # What there is to ask is asked before the long work.
   local arm_skipped=""
   choose_arm_suite
 
-  native_suite test "C++ tests"
+  native_suite test "C++ tests" # where the CUDA kernels are built, theirs are among them
   native_suite asan "sanitized C++"
   arm_suite
   java_suite
   consumer_suite
   launcher_suite
+  summary
+}
 
+summary() {
   clear_progress
   printf '%s passed, %s failed\n' "$passed" "$failed"
   [[ "$failed" -eq 0 ]]
@@ -48,7 +61,7 @@ count() {
 
 # native_suite PRESET TITLE
 native_suite() {
-  local log="$build_dir/logs/test-$1.log" total bad
+  local log="$build_dir/logs/test-$1.log"
   : >"$log"
   if ! build_native "$1"; then
     count "$2" 0 1 "$build_dir/logs/native-$1.log"
@@ -56,13 +69,42 @@ native_suite() {
   fi
   logged "$2" "$log" ctest_progress in_root \
     ctest --preset "$1" --parallel "$(nproc)" || true
+  count_ctest "$2" "$log"
+}
+
+# The tests of the CUDA half alone: the kernels in the emulator, and the whole library on it. With
+# a word, on that GPU of this machine instead (the C++ tests one at a time).
+cuda_suite() {
+  local log="$build_dir/logs/test-cuda.log" parallel driver with_cuda=1
+  parallel="$(nproc)"
+  : >"$log"
+  if ! build_native test kernels_cuda_tests nibble_cuda nibble_emulated_cuda nibble_gpu_verify; then
+    count "CUDA kernels" 0 1 "$build_dir/logs/native-test.log"
+    return
+  fi
+  if [[ -n "${1:-}" ]]; then
+    export NIBBLE_TEST_DEVICE="$1"
+    parallel=1
+  fi
+  logged "CUDA kernels" "$log" ctest_progress in_root \
+    ctest --test-dir "$build_dir/release/kernels-cuda" --output-on-failure \
+    --parallel "$parallel" || true
+  count_ctest "CUDA kernels" "$log"
+  driver="${1:+device}"
+  java_tests "CUDA from Java" "$build_dir/logs/test-cuda-java.log" -pl java-bindings \
+    "-Dtest=dev.nibble.cuda.*Test" "-Dnibble.test.cuda.driver=${driver:-$emulated_driver}"
+}
+
+# count_ctest TITLE LOG
+count_ctest() {
+  local title="$1" log="$2" total bad
   # "97% tests passed, 3 tests failed out of 120"
   total="$(sed -n 's/.* tests failed out of \([0-9]*\)$/\1/p' "$log" | tail -n 1)"
   bad="$(sed -n 's/.*tests passed, \([0-9]*\) tests failed out of .*/\1/p' "$log" | tail -n 1)"
   if [[ -z "$total" || -z "$bad" || "$total" -eq 0 ]]; then
-    count "$2" 0 1 "$log" # no test ran at all
+    count "$title" 0 1 "$log" # no test ran at all
   else
-    count "$2" $((total - bad)) "$bad" "$log"
+    count "$title" $((total - bad)) "$bad" "$log"
   fi
 }
 
@@ -90,13 +132,27 @@ arm_suite() {
   fi
 }
 
+# The driver that the emulator of CUDA devices stands in for; there when nvcc is.
+emulated_driver="$build_dir/release/kernels-cuda/libnibble_emulated_cuda.so"
+
 java_suite() {
-  local log="$build_dir/logs/test-java.log" status=0 total=0 bad=0 skipped=0 line
+  local cuda=()
+  if [[ -f "$emulated_driver" ]]; then
+    cuda=("-Dnibble.test.cuda.driver=$emulated_driver")
+  fi
+  java_tests "Java tests" "$build_dir/logs/test-java.log" ${cuda[@]+"${cuda[@]}"} \
+    "-Dnibble.bench.native=$build_dir/release/bench/nibble_bench"
+}
+
+# java_tests TITLE LOG MAVEN_ARGUMENT...
+java_tests() {
+  local title="$1" log="$2" status=0 total=0 bad=0 skipped=0 line
+  shift 2
   : >"$log"
   maven_goals=14
   # A failing test does not keep the next module's from running; the sums below count it.
-  logged "Java tests" "$log" maven_progress maven -Dmaven.test.failure.ignore=true \
-    "-Dnibble.bench.native=$build_dir/release/bench/nibble_bench" test || status=1
+  logged "$title" "$log" maven_progress maven -Dmaven.test.failure.ignore=true "$@" test ||
+    status=1
   # The sum that Surefire prints for each module after the single classes' lines (those end in a
   # class name).
   while IFS= read -r line; do
@@ -109,7 +165,7 @@ java_suite() {
   if [[ "$bad" -eq 0 && ("$status" -ne 0 || "$total" -eq 0) ]]; then
     bad=1 total=$((total + 1))
   fi
-  count "Java tests" $((total - bad - skipped)) "$bad" "$log"
+  count "$title" $((total - bad - skipped)) "$bad" "$log"
 }
 
 # Programs of people who use Nibble from outside, each built against what is installed.

@@ -46,6 +46,21 @@ ensure_tools() {
   check_cmake_version
 }
 
+# True if there is a CUDA compiler; else no_nvcc is the reason, in one line. CMake knows which
+# versions will do (cmake/CudaToolkit.cmake).
+have_nvcc() {
+  no_nvcc=""
+  if ! command -v nvcc >/dev/null || ! command -v ptxas >/dev/null; then
+    no_nvcc="nvcc and ptxas are not both on the PATH; install CUDA's toolkit, 12.8 or newer"
+    return 1
+  fi
+}
+
+# True if NVIDIA's driver finds a GPU.
+have_gpu() {
+  command -v nvidia-smi >/dev/null && nvidia-smi --list-gpus >/dev/null 2>&1
+}
+
 # What the C++ tests need besides to run as ARM code on another machine: the cross compiler with
 # ARM's C++ library, the emulator, GoogleTest's source. Prints the Debian packages that are
 # missing.

@@ -19,6 +19,16 @@
  *              run at once. A matrix is immutable and may be used from any number
  *              of contexts at once. A KV cache must not be used by two calls at once.
  *              Destroying a handle while a call uses it is undefined.
+ * Devices.     A context works on one device, "cpu" or "cuda:N". A matrix, a cache or a graph
+ *              belongs to the device of the context that made it; with a context of another
+ *              device it is NB_INVALID_ARGUMENT. The tensors of operators lie in ordinary
+ *              memory, or in memory of the context's device (nb_memory_allocate), in any
+ *              mixture; those of weights in ordinary memory. A call returns when its results
+ *              in ordinary memory are there. On "cuda:N", calls whose tensors all lie in the
+ *              device's memory return at once; the calls of one context run in order, and
+ *              another context sees what they wrote after nb_synchronize. What goes wrong in
+ *              a kernel is reported by this or a later call as NB_DEVICE_ERROR; then nothing
+ *              on that device works any more in this process, and everything on "cpu" does.
  * Shapes.      Row-major, sizes in elements, innermost dimension last. "M" is the
  *              number of tokens (rows of activations), "K" the inputs and "N" the
  *              outputs of a projection, each 1 to 2^31 - 1. Zero rows are legal
@@ -73,7 +83,8 @@ typedef enum nb_dtype {
   NB_I8 = 9,   /* two's complement */
   NB_I32 = 10,
   NB_U8 = 11,  /* bytes: packed codes */
-  NB_POW2 = 12 /* scale only: one signed byte e stands for 2^e, -9 <= e <= 5 */
+  NB_POW2 = 12, /* scale only: one signed byte e stands for 2^e, -9 <= e <= 5 */
+  NB_F64 = 13  /* IEEE 754 binary64: the random numbers of nb_sample only */
 } nb_dtype;
 
 /* A view of caller memory; never owns it. data must be aligned to the size of
@@ -140,6 +151,7 @@ typedef struct nb_kv_cache_options {
 typedef struct nb_context nb_context;   /* a device and its worker threads */
 typedef struct nb_matrix nb_matrix;     /* packed, immutable weights of one projection */
 typedef struct nb_kv_cache nb_kv_cache; /* keys and values of one sequence, all layers */
+typedef struct nb_graph nb_graph;       /* a recorded list of calls, to be run again */
 
 /* One projection of nb_matmul: output = norm(x) * matrix^T + bias + residual. */
 typedef struct nb_projection {
@@ -185,17 +197,57 @@ NB_API int32_t nb_available_threads(void);
  * reason in nb_last_error(). */
 NB_API nb_status nb_device_status(const char *device);
 
-/* Makes a context on device ("cpu") with its own worker threads. threads: 0 for
- * nb_available_threads(), else 1..1024, honoured as given. */
+/* Writes one line about device to buffer, NUL-terminated: of "cuda:N" its name, compute
+ * capability, multiprocessors and memory. Fails as nb_device_status does, and if
+ * buffer_length is too small; 512 is enough. */
+NB_API nb_status nb_device_describe(const char *device, char *buffer, int64_t buffer_length);
+
+/* Opens the CUDA plug-in, libnibble_cuda.so, at path. Without this call it is opened when it is
+ * first needed, from beside libnibble; an application that unpacks it elsewhere says where,
+ * before anything else asks for CUDA. NB_UNSUPPORTED with the reason if it cannot be opened,
+ * NB_INVALID_ARGUMENT if another one already is. The file is not needed afterwards. */
+NB_API nb_status nb_cuda_open(const char *path);
+
+/* Writes the space-separated generations that the CUDA plug-in has kernels for, e.g.
+ * "sm_80 sm_89 sm_90a sm_120a", NUL-terminated; needs no driver. NB_UNSUPPORTED if there is no
+ * plug-in; fails if buffer_length is too small. */
+NB_API nb_status nb_cuda_targets(char *buffer, int64_t buffer_length);
+
+/* Makes a context on device ("cpu", "cuda:N") with its own worker threads, which on a CUDA
+ * device serve the quantization and packing of weights. threads: 0 for
+ * nb_available_threads(), else 1..1024, honoured as given. Fails as nb_device_status does. */
 NB_API nb_status nb_context_create(const char *device, int32_t threads, nb_context **context);
 NB_API nb_status nb_context_destroy(nb_context *context);
 NB_API int32_t nb_context_threads(const nb_context *context); /* 0 for NULL */
 
 /* Measures the rate at which this context's threads together read a buffer of
  * buffer_bytes (>= 1 MiB; at least four times the last-level cache to measure memory),
- * the best of repeats passes (1..1000). The limit against which decode is judged. */
+ * the best of repeats passes (1..1000). The limit against which decode is judged. On a CUDA
+ * device: the bytes that a copying kernel reads and writes in a second, over two buffers that
+ * have buffer_bytes together. */
 NB_API nb_status nb_measure_read_bandwidth(nb_context *context, int64_t buffer_bytes,
                                            int32_t repeats, double *bytes_per_second);
+
+/* ------------------------------------------------------------------ memory -- */
+
+/* Allocates bytes (0 to 2^62; of 0 bytes *memory is NULL) that the context's device reaches
+ * fastest, on a boundary of at least 256 bytes: on "cpu" ordinary memory, all zero; on "cuda:N"
+ * memory of the device, undefined, which the caller must not dereference. Tensors in it are
+ * used in place by every context of that device. *memory belongs to the caller, who passes it
+ * to nb_memory_free once; it may outlive the context. */
+NB_API nb_status nb_memory_allocate(nb_context *context, int64_t bytes, void **memory);
+
+/* memory: from nb_memory_allocate, or NULL. Waits for the calls that use it. */
+NB_API nb_status nb_memory_free(void *memory);
+
+/* Copies bytes; each of destination and source is ordinary memory or memory of the context's
+ * device; they must not overlap. In order with the context's other calls. Source may be
+ * changed, and a destination in ordinary memory read, when the call has returned. */
+NB_API nb_status nb_memory_copy(nb_context *context, void *destination, const void *source,
+                                int64_t bytes);
+
+/* Waits for everything that the context's calls have started. */
+NB_API nb_status nb_synchronize(nb_context *context);
 
 /* ---------------------------------------------------------------- numerics -- */
 
@@ -286,7 +338,8 @@ NB_API nb_status nb_matrix_destroy(nb_matrix *matrix);
  *   NB_F32   nothing            NB_BF16  A16
  *   NB_E4M3  A8F, amax/448      NB_I8    A8I, amax/127
  * Kernels exist for every code type with F32, BF16 and E4M3, and for I4, I8 and E2M3 codes
- * with I8; anything else is NB_UNSUPPORTED.
+ * with I8; anything else is NB_UNSUPPORTED. On CUDA devices: every code type but F32 with
+ * BF16 and E4M3, every one but I4 with F32, and I4, I8, E3M2 and E2M3 codes with I8.
  * x: F32 [M, K]. norm_weight: F32 [K] for RMSNorm first (x / sqrt(mean(x^2) +
  * norm_epsilon) * weight, Zhang and Sennrich, arXiv 1910.07467; norm_epsilon finite and
  * positive), or NULL for none. */
@@ -304,7 +357,8 @@ NB_API nb_status nb_swiglu_matmul(nb_context *context, int32_t activation, const
                                   const nb_tensor *output);
 
 /* output[i] = the weights of row ids[i] of table [V, K]. ids: I32 [M], each in 0..V-1;
- * output: F32 [M, K]. */
+ * output: F32 [M, K]. Ids in a CUDA device's memory, and those of a graph, are not looked at
+ * beforehand: one that is out of range gives a row of NaN. */
 NB_API nb_status nb_embedding(nb_context *context, const nb_matrix *table, const nb_tensor *ids,
                               const nb_tensor *output);
 
@@ -365,6 +419,123 @@ NB_API nb_status nb_rope_append(nb_context *context, int32_t layer, const nb_ten
 NB_API nb_status nb_attention(nb_context *context, int32_t layer, const nb_tensor *q, float scale,
                               const nb_sequence *sequences, int32_t count,
                               const nb_tensor *output);
+
+/* ------------------------------------------------------- choosing a token -- */
+
+/* ids[r] = the column of the largest of row r of logits, the first of equals; where the row
+ * has a NaN or +infinity, -1 - (the first such column). logits: F32 [M, N], N >= 1; ids:
+ * I32 [M]. */
+NB_API nb_status nb_argmax(nb_context *context, const nb_tensor *logits, const nb_tensor *ids);
+
+typedef struct nb_sample_options {
+  int64_t struct_size;
+  float temperature; /* 0 (nb_argmax) to 100 */
+  int32_t top_k;     /* keep the k likeliest; 0 for all */
+  float top_p;       /* keep the likeliest that together have this probability: above 0 to 1 */
+  float min_p;       /* drop what is less likely than this fraction of the likeliest: 0 to 1 */
+} nb_sample_options;
+
+/* ids[r] = a column of row r of logits, drawn from softmax(row / temperature) after the filters
+ * top_k, top_p (nucleus sampling, arXiv 1904.09751) and min_p (arXiv 2407.01082), in this order,
+ * by uniforms[r]; as nb_argmax where the row has a NaN or +infinity. The same logits and
+ * uniforms give the same ids on every device. logits: F32 [M, N], N from 1 to 2^22; uniforms:
+ * F64 [M], each at least 0 and below 1; ids: I32 [M]. */
+NB_API nb_status nb_sample(nb_context *context, const nb_tensor *logits,
+                           const nb_sample_options *options, const nb_tensor *uniforms,
+                           const nb_tensor *ids);
+
+/* The repeat penalty (CTRL, arXiv 1909.05858), in place: logits[t] becomes logits[t] / penalty
+ * where it is positive and logits[t] * penalty elsewhere, for each t in tokens. logits: F32 [N];
+ * tokens: I32 [count], no token twice, those outside 0..N-1 are passed over; penalty: finite
+ * and positive. */
+NB_API nb_status nb_penalize(nb_context *context, const nb_tensor *logits,
+                             const nb_tensor *tokens, float penalty);
+
+/* ------------------------------------------------------------------ graphs -- */
+
+/* A step of decoding makes the same calls for every token; a graph makes them at the cost of
+ * one (on CUDA devices a CUDA graph; on "cpu" the calls are simply made again).
+ *
+ * Between nb_graph_begin and nb_graph_end, calls of the operators, of attention, of choosing a
+ * token and of nb_memory_copy on this context are checked and recorded, but not run. Their
+ * tensors must lie in memory from nb_memory_allocate, of this context's device. Functions of the
+ * other kinds fail with NB_INVALID_ARGUMENT; a call that fails is not recorded. All sequences of
+ * a recording must be one batch: in each call the same caches with the same rows. What the
+ * positions must respect is checked when the graph is launched, for all its calls, before any
+ * of them runs.
+ *
+ * max_tokens: no launch will have a sequence with start + rows above this (1 to 2^40); 0 for
+ * the smallest capacity of its caches. A CUDA graph is laid out for so many: one that is far
+ * too large costs time. */
+NB_API nb_status nb_graph_begin(nb_context *context, int64_t max_tokens);
+
+/* Ends the recording, whatever it returns. The caller keeps the matrices, caches and memory of
+ * its calls alive as long as the graph. */
+NB_API nb_status nb_graph_end(nb_context *context, nb_graph **graph);
+
+/* Makes the recorded calls, with the same bits as if they were made one by one, with sequences
+ * in place of those recorded: the same count, caches and rows, other positions. context: the
+ * one that recorded it. */
+NB_API nb_status nb_graph_launch(nb_context *context, const nb_graph *graph,
+                                 const nb_sequence *sequences, int32_t count);
+NB_API nb_status nb_graph_destroy(nb_graph *graph);
+
+/* ------------------------------------------------------------- calibration -- */
+
+/* What a quantizer that looks at activations is made of. All on "cpu"; with a context of another
+ * device NB_UNSUPPORTED. */
+
+/* sums[k] += sum over rows of x[r][k]^2; maxima[k] = max(maxima[k], largest |x[r][k]|). x: F32
+ * [M, K]; sums, maxima: F32 [K], either may be NULL. NaN in a column makes its sum NaN. */
+NB_API nb_status nb_channel_statistics(nb_context *context, const nb_tensor *x,
+                                       const nb_tensor *sums, const nb_tensor *maxima);
+
+/* moments += x^T x, the second moments of the columns. x: F32 [M, K]; moments: F32 [K, K], rows
+ * contiguous, symmetric before and after. */
+NB_API nb_status nb_second_moments(nb_context *context, const nb_tensor *x,
+                                   const nb_tensor *moments);
+
+/* weights[n][k] *= row_factors[n] * col_factors[k], in place. weights: F32 [N, K]; row_factors:
+ * F32 [N]; col_factors: F32 [K]; either may be NULL for ones. */
+NB_API nb_status nb_scale_matrix(nb_context *context, const nb_tensor *weights,
+                                 const nb_tensor *row_factors, const nb_tensor *col_factors);
+
+typedef struct nb_calibration_options {
+  int64_t struct_size;
+  int32_t clipping;     /* 1: search each group's scale for the least error; code type I4 only */
+  int32_t by_magnitude; /* 1: with moments, round the columns with the largest moments first */
+  float damping;        /* with moments: this share of the mean of their diagonal is added to it;
+                           finite, above 0 */
+  float factor;         /* E4M3 scales: the matrix factor, finite, above 0; 0 for nb_quantize's */
+} nb_calibration_options;
+
+/* nb_quantize for weights whose inputs are known, for every quantized code type. Without clipping
+ * and moments it is nb_quantize, to the bit, but for options->factor.
+ *
+ * Clipping: of the scales that can be stored, each group gets the one with the smallest
+ * sum_k importance[k] * (w_k - code_k * scale)^2. importance: F32 [K], not negative: the second
+ * moments of the inputs (nb_channel_statistics), or NULL for ones.
+ *
+ * moments: F32 [K, K] of nb_second_moments, or NULL. With them columns are rounded one by one and
+ * make up for the errors of those before (GPTQ, arXiv 2210.17323), so that the sum over the
+ * calibration tokens of |(W - Q) x|^2 is small; importance is not used then.
+ *
+ * weights: F32 [N, K], finite; codes, codes_high, scales, factors as in nb_quantize. */
+NB_API nb_status nb_quantize_calibrated(nb_context *context, const nb_weight_format *format,
+                                        const nb_calibration_options *options,
+                                        const nb_tensor *weights, const nb_tensor *importance,
+                                        const nb_tensor *moments, const nb_tensor *codes,
+                                        const nb_tensor *codes_high, const nb_tensor *scales,
+                                        const nb_tensor *factors);
+
+/* Scales of the keys of a layer behind the rotation (FireQ's post-RoPE scaling, arXiv 2505.20839):
+ * from now on nb_rope_append divides each element of a rotated key by its scale before it is
+ * quantized, and multiplies the query's rotated elements by the scale of the key's element that
+ * they meet, so that scores stay what they were and a channel with outliers no longer decides the
+ * step of all others. scales: F32 [kv_heads, head_dim], positive, normal numbers; NULL for ones.
+ * The layer must hold no tokens. Caches of a CUDA device: NB_UNSUPPORTED. */
+NB_API nb_status nb_kv_cache_set_key_scales(nb_kv_cache *cache, int32_t layer,
+                                            const nb_tensor *scales);
 
 #ifdef __cplusplus
 }

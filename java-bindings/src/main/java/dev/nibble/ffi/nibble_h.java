@@ -212,6 +212,15 @@ public class nibble_h extends nibble_h$shared {
     public static int NB_POW2() {
         return NB_POW2;
     }
+    private static final int NB_F64 = (int)13L;
+    /**
+     * {@snippet lang=c :
+     * enum nb_dtype.NB_F64 = 13
+     * }
+     */
+    public static int NB_F64() {
+        return NB_F64;
+    }
 
     private static class nb_abi_version {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
@@ -624,6 +633,189 @@ public class nibble_h extends nibble_h$shared {
         }
     }
 
+    private static class nb_device_describe {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_LONG
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_device_describe");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_device_describe(const char *device, char *buffer, int64_t buffer_length)
+     * }
+     */
+    public static FunctionDescriptor nb_device_describe$descriptor() {
+        return nb_device_describe.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_device_describe(const char *device, char *buffer, int64_t buffer_length)
+     * }
+     */
+    public static MethodHandle nb_device_describe$handle() {
+        return nb_device_describe.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_device_describe(const char *device, char *buffer, int64_t buffer_length)
+     * }
+     */
+    public static MemorySegment nb_device_describe$address() {
+        return nb_device_describe.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_device_describe(const char *device, char *buffer, int64_t buffer_length)
+     * }
+     */
+    public static int nb_device_describe(MemorySegment device, MemorySegment buffer, long buffer_length) {
+        var mh$ = nb_device_describe.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_device_describe", device, buffer, buffer_length);
+            }
+            return (int)mh$.invokeExact(device, buffer, buffer_length);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class nb_cuda_open {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_cuda_open");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_cuda_open(const char *path)
+     * }
+     */
+    public static FunctionDescriptor nb_cuda_open$descriptor() {
+        return nb_cuda_open.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_cuda_open(const char *path)
+     * }
+     */
+    public static MethodHandle nb_cuda_open$handle() {
+        return nb_cuda_open.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_cuda_open(const char *path)
+     * }
+     */
+    public static MemorySegment nb_cuda_open$address() {
+        return nb_cuda_open.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_cuda_open(const char *path)
+     * }
+     */
+    public static int nb_cuda_open(MemorySegment path) {
+        var mh$ = nb_cuda_open.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_cuda_open", path);
+            }
+            return (int)mh$.invokeExact(path);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class nb_cuda_targets {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER,
+            nibble_h.C_LONG
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_cuda_targets");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_cuda_targets(char *buffer, int64_t buffer_length)
+     * }
+     */
+    public static FunctionDescriptor nb_cuda_targets$descriptor() {
+        return nb_cuda_targets.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_cuda_targets(char *buffer, int64_t buffer_length)
+     * }
+     */
+    public static MethodHandle nb_cuda_targets$handle() {
+        return nb_cuda_targets.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_cuda_targets(char *buffer, int64_t buffer_length)
+     * }
+     */
+    public static MemorySegment nb_cuda_targets$address() {
+        return nb_cuda_targets.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_cuda_targets(char *buffer, int64_t buffer_length)
+     * }
+     */
+    public static int nb_cuda_targets(MemorySegment buffer, long buffer_length) {
+        var mh$ = nb_cuda_targets.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_cuda_targets", buffer, buffer_length);
+            }
+            return (int)mh$.invokeExact(buffer, buffer_length);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
     private static class nb_context_create {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
             nibble_h.C_INT,
@@ -862,6 +1054,251 @@ public class nibble_h extends nibble_h$shared {
                 traceDowncall("nb_measure_read_bandwidth", context, buffer_bytes, repeats, bytes_per_second);
             }
             return (int)mh$.invokeExact(context, buffer_bytes, repeats, bytes_per_second);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class nb_memory_allocate {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER,
+            nibble_h.C_LONG,
+            nibble_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_memory_allocate");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_memory_allocate(nb_context *context, int64_t bytes, void **memory)
+     * }
+     */
+    public static FunctionDescriptor nb_memory_allocate$descriptor() {
+        return nb_memory_allocate.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_memory_allocate(nb_context *context, int64_t bytes, void **memory)
+     * }
+     */
+    public static MethodHandle nb_memory_allocate$handle() {
+        return nb_memory_allocate.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_memory_allocate(nb_context *context, int64_t bytes, void **memory)
+     * }
+     */
+    public static MemorySegment nb_memory_allocate$address() {
+        return nb_memory_allocate.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_memory_allocate(nb_context *context, int64_t bytes, void **memory)
+     * }
+     */
+    public static int nb_memory_allocate(MemorySegment context, long bytes, MemorySegment memory) {
+        var mh$ = nb_memory_allocate.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_memory_allocate", context, bytes, memory);
+            }
+            return (int)mh$.invokeExact(context, bytes, memory);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class nb_memory_free {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_memory_free");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_memory_free(void *memory)
+     * }
+     */
+    public static FunctionDescriptor nb_memory_free$descriptor() {
+        return nb_memory_free.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_memory_free(void *memory)
+     * }
+     */
+    public static MethodHandle nb_memory_free$handle() {
+        return nb_memory_free.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_memory_free(void *memory)
+     * }
+     */
+    public static MemorySegment nb_memory_free$address() {
+        return nb_memory_free.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_memory_free(void *memory)
+     * }
+     */
+    public static int nb_memory_free(MemorySegment memory) {
+        var mh$ = nb_memory_free.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_memory_free", memory);
+            }
+            return (int)mh$.invokeExact(memory);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class nb_memory_copy {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_LONG
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_memory_copy");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_memory_copy(nb_context *context, void *destination, const void *source, int64_t bytes)
+     * }
+     */
+    public static FunctionDescriptor nb_memory_copy$descriptor() {
+        return nb_memory_copy.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_memory_copy(nb_context *context, void *destination, const void *source, int64_t bytes)
+     * }
+     */
+    public static MethodHandle nb_memory_copy$handle() {
+        return nb_memory_copy.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_memory_copy(nb_context *context, void *destination, const void *source, int64_t bytes)
+     * }
+     */
+    public static MemorySegment nb_memory_copy$address() {
+        return nb_memory_copy.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_memory_copy(nb_context *context, void *destination, const void *source, int64_t bytes)
+     * }
+     */
+    public static int nb_memory_copy(MemorySegment context, MemorySegment destination, MemorySegment source, long bytes) {
+        var mh$ = nb_memory_copy.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_memory_copy", context, destination, source, bytes);
+            }
+            return (int)mh$.invokeExact(context, destination, source, bytes);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class nb_synchronize {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_synchronize");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_synchronize(nb_context *context)
+     * }
+     */
+    public static FunctionDescriptor nb_synchronize$descriptor() {
+        return nb_synchronize.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_synchronize(nb_context *context)
+     * }
+     */
+    public static MethodHandle nb_synchronize$handle() {
+        return nb_synchronize.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_synchronize(nb_context *context)
+     * }
+     */
+    public static MemorySegment nb_synchronize$address() {
+        return nb_synchronize.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_synchronize(nb_context *context)
+     * }
+     */
+    public static int nb_synchronize(MemorySegment context) {
+        var mh$ = nb_synchronize.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_synchronize", context);
+            }
+            return (int)mh$.invokeExact(context);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {
@@ -2589,6 +3026,759 @@ public class nibble_h extends nibble_h$shared {
                 traceDowncall("nb_attention", context, layer, q, scale, sequences, count, output);
             }
             return (int)mh$.invokeExact(context, layer, q, scale, sequences, count, output);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class nb_argmax {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_argmax");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_argmax(nb_context *context, const nb_tensor *logits, const nb_tensor *ids)
+     * }
+     */
+    public static FunctionDescriptor nb_argmax$descriptor() {
+        return nb_argmax.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_argmax(nb_context *context, const nb_tensor *logits, const nb_tensor *ids)
+     * }
+     */
+    public static MethodHandle nb_argmax$handle() {
+        return nb_argmax.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_argmax(nb_context *context, const nb_tensor *logits, const nb_tensor *ids)
+     * }
+     */
+    public static MemorySegment nb_argmax$address() {
+        return nb_argmax.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_argmax(nb_context *context, const nb_tensor *logits, const nb_tensor *ids)
+     * }
+     */
+    public static int nb_argmax(MemorySegment context, MemorySegment logits, MemorySegment ids) {
+        var mh$ = nb_argmax.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_argmax", context, logits, ids);
+            }
+            return (int)mh$.invokeExact(context, logits, ids);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class nb_sample {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_sample");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_sample(nb_context *context, const nb_tensor *logits, const nb_sample_options *options, const nb_tensor *uniforms, const nb_tensor *ids)
+     * }
+     */
+    public static FunctionDescriptor nb_sample$descriptor() {
+        return nb_sample.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_sample(nb_context *context, const nb_tensor *logits, const nb_sample_options *options, const nb_tensor *uniforms, const nb_tensor *ids)
+     * }
+     */
+    public static MethodHandle nb_sample$handle() {
+        return nb_sample.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_sample(nb_context *context, const nb_tensor *logits, const nb_sample_options *options, const nb_tensor *uniforms, const nb_tensor *ids)
+     * }
+     */
+    public static MemorySegment nb_sample$address() {
+        return nb_sample.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_sample(nb_context *context, const nb_tensor *logits, const nb_sample_options *options, const nb_tensor *uniforms, const nb_tensor *ids)
+     * }
+     */
+    public static int nb_sample(MemorySegment context, MemorySegment logits, MemorySegment options, MemorySegment uniforms, MemorySegment ids) {
+        var mh$ = nb_sample.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_sample", context, logits, options, uniforms, ids);
+            }
+            return (int)mh$.invokeExact(context, logits, options, uniforms, ids);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class nb_penalize {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_FLOAT
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_penalize");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_penalize(nb_context *context, const nb_tensor *logits, const nb_tensor *tokens, float penalty)
+     * }
+     */
+    public static FunctionDescriptor nb_penalize$descriptor() {
+        return nb_penalize.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_penalize(nb_context *context, const nb_tensor *logits, const nb_tensor *tokens, float penalty)
+     * }
+     */
+    public static MethodHandle nb_penalize$handle() {
+        return nb_penalize.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_penalize(nb_context *context, const nb_tensor *logits, const nb_tensor *tokens, float penalty)
+     * }
+     */
+    public static MemorySegment nb_penalize$address() {
+        return nb_penalize.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_penalize(nb_context *context, const nb_tensor *logits, const nb_tensor *tokens, float penalty)
+     * }
+     */
+    public static int nb_penalize(MemorySegment context, MemorySegment logits, MemorySegment tokens, float penalty) {
+        var mh$ = nb_penalize.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_penalize", context, logits, tokens, penalty);
+            }
+            return (int)mh$.invokeExact(context, logits, tokens, penalty);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class nb_graph_begin {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER,
+            nibble_h.C_LONG
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_graph_begin");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_graph_begin(nb_context *context, int64_t max_tokens)
+     * }
+     */
+    public static FunctionDescriptor nb_graph_begin$descriptor() {
+        return nb_graph_begin.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_graph_begin(nb_context *context, int64_t max_tokens)
+     * }
+     */
+    public static MethodHandle nb_graph_begin$handle() {
+        return nb_graph_begin.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_graph_begin(nb_context *context, int64_t max_tokens)
+     * }
+     */
+    public static MemorySegment nb_graph_begin$address() {
+        return nb_graph_begin.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_graph_begin(nb_context *context, int64_t max_tokens)
+     * }
+     */
+    public static int nb_graph_begin(MemorySegment context, long max_tokens) {
+        var mh$ = nb_graph_begin.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_graph_begin", context, max_tokens);
+            }
+            return (int)mh$.invokeExact(context, max_tokens);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class nb_graph_end {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_graph_end");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_graph_end(nb_context *context, nb_graph **graph)
+     * }
+     */
+    public static FunctionDescriptor nb_graph_end$descriptor() {
+        return nb_graph_end.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_graph_end(nb_context *context, nb_graph **graph)
+     * }
+     */
+    public static MethodHandle nb_graph_end$handle() {
+        return nb_graph_end.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_graph_end(nb_context *context, nb_graph **graph)
+     * }
+     */
+    public static MemorySegment nb_graph_end$address() {
+        return nb_graph_end.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_graph_end(nb_context *context, nb_graph **graph)
+     * }
+     */
+    public static int nb_graph_end(MemorySegment context, MemorySegment graph) {
+        var mh$ = nb_graph_end.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_graph_end", context, graph);
+            }
+            return (int)mh$.invokeExact(context, graph);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class nb_graph_launch {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_INT
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_graph_launch");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_graph_launch(nb_context *context, const nb_graph *graph, const nb_sequence *sequences, int32_t count)
+     * }
+     */
+    public static FunctionDescriptor nb_graph_launch$descriptor() {
+        return nb_graph_launch.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_graph_launch(nb_context *context, const nb_graph *graph, const nb_sequence *sequences, int32_t count)
+     * }
+     */
+    public static MethodHandle nb_graph_launch$handle() {
+        return nb_graph_launch.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_graph_launch(nb_context *context, const nb_graph *graph, const nb_sequence *sequences, int32_t count)
+     * }
+     */
+    public static MemorySegment nb_graph_launch$address() {
+        return nb_graph_launch.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_graph_launch(nb_context *context, const nb_graph *graph, const nb_sequence *sequences, int32_t count)
+     * }
+     */
+    public static int nb_graph_launch(MemorySegment context, MemorySegment graph, MemorySegment sequences, int count) {
+        var mh$ = nb_graph_launch.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_graph_launch", context, graph, sequences, count);
+            }
+            return (int)mh$.invokeExact(context, graph, sequences, count);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class nb_graph_destroy {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_graph_destroy");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_graph_destroy(nb_graph *graph)
+     * }
+     */
+    public static FunctionDescriptor nb_graph_destroy$descriptor() {
+        return nb_graph_destroy.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_graph_destroy(nb_graph *graph)
+     * }
+     */
+    public static MethodHandle nb_graph_destroy$handle() {
+        return nb_graph_destroy.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_graph_destroy(nb_graph *graph)
+     * }
+     */
+    public static MemorySegment nb_graph_destroy$address() {
+        return nb_graph_destroy.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_graph_destroy(nb_graph *graph)
+     * }
+     */
+    public static int nb_graph_destroy(MemorySegment graph) {
+        var mh$ = nb_graph_destroy.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_graph_destroy", graph);
+            }
+            return (int)mh$.invokeExact(graph);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class nb_channel_statistics {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_channel_statistics");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_channel_statistics(nb_context *context, const nb_tensor *x, const nb_tensor *sums, const nb_tensor *maxima)
+     * }
+     */
+    public static FunctionDescriptor nb_channel_statistics$descriptor() {
+        return nb_channel_statistics.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_channel_statistics(nb_context *context, const nb_tensor *x, const nb_tensor *sums, const nb_tensor *maxima)
+     * }
+     */
+    public static MethodHandle nb_channel_statistics$handle() {
+        return nb_channel_statistics.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_channel_statistics(nb_context *context, const nb_tensor *x, const nb_tensor *sums, const nb_tensor *maxima)
+     * }
+     */
+    public static MemorySegment nb_channel_statistics$address() {
+        return nb_channel_statistics.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_channel_statistics(nb_context *context, const nb_tensor *x, const nb_tensor *sums, const nb_tensor *maxima)
+     * }
+     */
+    public static int nb_channel_statistics(MemorySegment context, MemorySegment x, MemorySegment sums, MemorySegment maxima) {
+        var mh$ = nb_channel_statistics.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_channel_statistics", context, x, sums, maxima);
+            }
+            return (int)mh$.invokeExact(context, x, sums, maxima);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class nb_second_moments {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_second_moments");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_second_moments(nb_context *context, const nb_tensor *x, const nb_tensor *moments)
+     * }
+     */
+    public static FunctionDescriptor nb_second_moments$descriptor() {
+        return nb_second_moments.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_second_moments(nb_context *context, const nb_tensor *x, const nb_tensor *moments)
+     * }
+     */
+    public static MethodHandle nb_second_moments$handle() {
+        return nb_second_moments.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_second_moments(nb_context *context, const nb_tensor *x, const nb_tensor *moments)
+     * }
+     */
+    public static MemorySegment nb_second_moments$address() {
+        return nb_second_moments.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_second_moments(nb_context *context, const nb_tensor *x, const nb_tensor *moments)
+     * }
+     */
+    public static int nb_second_moments(MemorySegment context, MemorySegment x, MemorySegment moments) {
+        var mh$ = nb_second_moments.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_second_moments", context, x, moments);
+            }
+            return (int)mh$.invokeExact(context, x, moments);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class nb_scale_matrix {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_scale_matrix");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_scale_matrix(nb_context *context, const nb_tensor *weights, const nb_tensor *row_factors, const nb_tensor *col_factors)
+     * }
+     */
+    public static FunctionDescriptor nb_scale_matrix$descriptor() {
+        return nb_scale_matrix.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_scale_matrix(nb_context *context, const nb_tensor *weights, const nb_tensor *row_factors, const nb_tensor *col_factors)
+     * }
+     */
+    public static MethodHandle nb_scale_matrix$handle() {
+        return nb_scale_matrix.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_scale_matrix(nb_context *context, const nb_tensor *weights, const nb_tensor *row_factors, const nb_tensor *col_factors)
+     * }
+     */
+    public static MemorySegment nb_scale_matrix$address() {
+        return nb_scale_matrix.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_scale_matrix(nb_context *context, const nb_tensor *weights, const nb_tensor *row_factors, const nb_tensor *col_factors)
+     * }
+     */
+    public static int nb_scale_matrix(MemorySegment context, MemorySegment weights, MemorySegment row_factors, MemorySegment col_factors) {
+        var mh$ = nb_scale_matrix.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_scale_matrix", context, weights, row_factors, col_factors);
+            }
+            return (int)mh$.invokeExact(context, weights, row_factors, col_factors);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class nb_quantize_calibrated {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_quantize_calibrated");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_quantize_calibrated(nb_context *context, const nb_weight_format *format, const nb_calibration_options *options, const nb_tensor *weights, const nb_tensor *importance, const nb_tensor *moments, const nb_tensor *codes, const nb_tensor *codes_high, const nb_tensor *scales, const nb_tensor *factors)
+     * }
+     */
+    public static FunctionDescriptor nb_quantize_calibrated$descriptor() {
+        return nb_quantize_calibrated.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_quantize_calibrated(nb_context *context, const nb_weight_format *format, const nb_calibration_options *options, const nb_tensor *weights, const nb_tensor *importance, const nb_tensor *moments, const nb_tensor *codes, const nb_tensor *codes_high, const nb_tensor *scales, const nb_tensor *factors)
+     * }
+     */
+    public static MethodHandle nb_quantize_calibrated$handle() {
+        return nb_quantize_calibrated.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_quantize_calibrated(nb_context *context, const nb_weight_format *format, const nb_calibration_options *options, const nb_tensor *weights, const nb_tensor *importance, const nb_tensor *moments, const nb_tensor *codes, const nb_tensor *codes_high, const nb_tensor *scales, const nb_tensor *factors)
+     * }
+     */
+    public static MemorySegment nb_quantize_calibrated$address() {
+        return nb_quantize_calibrated.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_quantize_calibrated(nb_context *context, const nb_weight_format *format, const nb_calibration_options *options, const nb_tensor *weights, const nb_tensor *importance, const nb_tensor *moments, const nb_tensor *codes, const nb_tensor *codes_high, const nb_tensor *scales, const nb_tensor *factors)
+     * }
+     */
+    public static int nb_quantize_calibrated(MemorySegment context, MemorySegment format, MemorySegment options, MemorySegment weights, MemorySegment importance, MemorySegment moments, MemorySegment codes, MemorySegment codes_high, MemorySegment scales, MemorySegment factors) {
+        var mh$ = nb_quantize_calibrated.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_quantize_calibrated", context, format, options, weights, importance, moments, codes, codes_high, scales, factors);
+            }
+            return (int)mh$.invokeExact(context, format, options, weights, importance, moments, codes, codes_high, scales, factors);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class nb_kv_cache_set_key_scales {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER,
+            nibble_h.C_INT,
+            nibble_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_kv_cache_set_key_scales");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_kv_cache_set_key_scales(nb_kv_cache *cache, int32_t layer, const nb_tensor *scales)
+     * }
+     */
+    public static FunctionDescriptor nb_kv_cache_set_key_scales$descriptor() {
+        return nb_kv_cache_set_key_scales.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_kv_cache_set_key_scales(nb_kv_cache *cache, int32_t layer, const nb_tensor *scales)
+     * }
+     */
+    public static MethodHandle nb_kv_cache_set_key_scales$handle() {
+        return nb_kv_cache_set_key_scales.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_kv_cache_set_key_scales(nb_kv_cache *cache, int32_t layer, const nb_tensor *scales)
+     * }
+     */
+    public static MemorySegment nb_kv_cache_set_key_scales$address() {
+        return nb_kv_cache_set_key_scales.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_kv_cache_set_key_scales(nb_kv_cache *cache, int32_t layer, const nb_tensor *scales)
+     * }
+     */
+    public static int nb_kv_cache_set_key_scales(MemorySegment cache, int layer, MemorySegment scales) {
+        var mh$ = nb_kv_cache_set_key_scales.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_kv_cache_set_key_scales", cache, layer, scales);
+            }
+            return (int)mh$.invokeExact(cache, layer, scales);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {

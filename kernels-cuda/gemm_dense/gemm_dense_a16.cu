@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Weights of 8 and 16 bits with BF16 activations (A16). Which type they meet in, and why nothing
+// is lost: dense.cuh. Layout and sums: common/strip_layout.h, common/strip_gemm.cuh. Any M, N, K.
+#include "kernels-cuda/gemm_dense/dense.cuh"
+
+template <nibble::DType kType>
+using A16 = nibble::cuda::gemm_dense::Through16<kType, nibble::DType::kBF16, false>;
+using I8 = A16<nibble::DType::kI8>;
+using E4M3 = A16<nibble::DType::kE4M3>;
+using E5M2 = A16<nibble::DType::kE5M2>;
+using BF16 = A16<nibble::DType::kBF16>;
+using F16 = A16<nibble::DType::kF16>;
+
+NIBBLE_STRIP_KERNEL(gemm_a16_w8i_decode, I8, kDecode)
+NIBBLE_STRIP_KERNEL(gemm_a16_w8i_decode_pair, I8, kDecodePair)
+NIBBLE_STRIP_KERNEL(gemm_a16_w8i_tiles, I8, kTiles)
+NIBBLE_STRIP_KERNEL(gemm_a16_w8e4m3_decode, E4M3, kDecode)
+NIBBLE_STRIP_KERNEL(gemm_a16_w8e4m3_decode_pair, E4M3, kDecodePair)
+NIBBLE_STRIP_KERNEL(gemm_a16_w8e4m3_tiles, E4M3, kTiles)
+NIBBLE_STRIP_KERNEL(gemm_a16_w8e5m2_decode, E5M2, kDecode)
+NIBBLE_STRIP_KERNEL(gemm_a16_w8e5m2_decode_pair, E5M2, kDecodePair)
+NIBBLE_STRIP_KERNEL(gemm_a16_w8e5m2_tiles, E5M2, kTiles)
+NIBBLE_STRIP_KERNEL(gemm_a16_bf16_decode, BF16, kDecode)
+NIBBLE_STRIP_KERNEL(gemm_a16_bf16_decode_pair, BF16, kDecodePair)
+NIBBLE_STRIP_KERNEL(gemm_a16_bf16_tiles, BF16, kTiles)
+NIBBLE_STRIP_KERNEL(gemm_a16_bf16_wide, BF16, kWide)
+NIBBLE_STRIP_KERNEL(gemm_a16_f16_decode, F16, kDecode)
+NIBBLE_STRIP_KERNEL(gemm_a16_f16_decode_pair, F16, kDecodePair)
+NIBBLE_STRIP_KERNEL(gemm_a16_f16_tiles, F16, kTiles)
