@@ -5,6 +5,8 @@ import dev.nibble.io.Json;
 import dev.nibble.tensor.NativeLibrary;
 import java.nio.charset.StandardCharsets;
 import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
@@ -14,6 +16,8 @@ import picocli.CommandLine.Option;
 @Command(name = "info", sortOptions = false,
     description = "Show the version, the CPU, the kernels chosen for it and the state of CUDA.")
 final class InfoCommand implements Callable<Integer> {
+
+  private static final String FIRST_DEVICE = "cuda:0";
 
   private final Streams streams;
 
@@ -36,12 +40,9 @@ final class InfoCommand implements Callable<Integer> {
   @Override
   public Integer call() {
     var machine = Machine.detect();
-    var cudaProblem = NativeLibrary.deviceProblem("cuda:0");
+    var cuda = Cuda.detect();
     var out = streams.out();
     if (json) {
-      var cuda = new LinkedHashMap<String, Object>();
-      cuda.put("available", cudaProblem.isEmpty());
-      cuda.put("reason", cudaProblem.orElse(null));
       var info = new LinkedHashMap<String, Object>();
       info.put("version", version());
       info.put("native_version", NativeLibrary.version());
@@ -55,7 +56,7 @@ final class InfoCommand implements Callable<Integer> {
       info.put("java_version", Runtime.version().toString());
       info.put("java_vm", System.getProperty("java.vm.name"));
       info.put("os", os());
-      info.put("cuda", cuda);
+      info.put("cuda", cuda.toMap());
       out.print(new String(Json.write(info), StandardCharsets.UTF_8));
       return Main.OK;
     }
@@ -70,9 +71,44 @@ final class InfoCommand implements Callable<Integer> {
     out.println("Java          " + Runtime.version() + " (" + System.getProperty("java.vm.name")
         + ")");
     out.println("System        " + os());
-    out.println("CUDA          "
-        + cudaProblem.map(reason -> "not available: " + reason).orElse("available"));
+    out.println("CUDA plug-in  " + cuda.plugin());
+    out.println("CUDA          " + cuda.state());
     return Main.OK;
+  }
+
+  /**
+   * The CUDA half.
+   *
+   * @param targets what the plug-in's kernels are compiled for; empty without a plug-in
+   * @param problem why there is no device, or null; it says too why there is no plug-in
+   * @param device the first device in words, or null
+   */
+  private record Cuda(List<String> targets, String problem, String device) {
+
+    static Cuda detect() {
+      var targets = NativeLibrary.cudaTargets();
+      var problem = NativeLibrary.deviceProblem(FIRST_DEVICE).orElse(null);
+      var device = problem == null ? NativeLibrary.describeDevice(FIRST_DEVICE) : null;
+      return new Cuda(targets, problem, device);
+    }
+
+    String plugin() {
+      return targets.isEmpty() ? "not built" : "built for " + String.join(" ", targets);
+    }
+
+    String state() {
+      return problem == null ? "available: " + device : "not available: " + problem;
+    }
+
+    Map<String, Object> toMap() {
+      var map = new LinkedHashMap<String, Object>();
+      map.put("plugin", !targets.isEmpty());
+      map.put("targets", targets);
+      map.put("available", problem == null);
+      map.put("reason", problem);
+      map.put("device", device);
+      return map;
+    }
   }
 
   private static String os() {

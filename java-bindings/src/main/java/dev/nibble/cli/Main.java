@@ -18,7 +18,7 @@ import picocli.CommandLine.Option;
  */
 @Command(
     name = "nibble",
-    description = "Text from quantized LLaMA models, on the CPU.",
+    description = "Text from quantized LLaMA models, on the CPU or an NVIDIA GPU.",
     synopsisSubcommandLabel = "COMMAND",
     optionListHeading = "%nOptions:%n",
     commandListHeading = "%nCommands:%n",
@@ -123,12 +123,13 @@ public final class Main {
   }
 
   private static final String[] COMMANDS =
-      {"generate", "quantize", "perplexity", "logits", "bench", "info"};
+      {"generate", "quantize", "eval", "perplexity", "logits", "bench", "info"};
 
   private static Object command(String name, Streams streams) {
     return switch (name) {
       case "generate" -> new GenerateCommand(streams);
       case "quantize" -> new QuantizeCommand(streams);
+      case "eval" -> new EvalCommand(streams);
       case "perplexity" -> new PerplexityCommand(streams);
       case "logits" -> new LogitsCommand(streams);
       case "bench" -> new BenchCommand(streams);

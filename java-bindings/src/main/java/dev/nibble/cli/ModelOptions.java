@@ -1,35 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 package dev.nibble.cli;
 
-import dev.nibble.io.CheckpointNames;
-import dev.nibble.io.Json;
 import dev.nibble.io.ModelSource;
 import dev.nibble.model.LlamaConfig;
 import dev.nibble.model.LlamaModel;
 import dev.nibble.model.LoadOptions;
 import dev.nibble.model.PackedCache;
-import dev.nibble.quantize.QuantizationConfig;
 import dev.nibble.quantize.Scheme;
 import java.nio.file.Path;
+import java.util.function.Consumer;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 
 /** Which model, in which formats, on what. */
 final class ModelOptions {
 
-  @Option(names = "--model", paramLabel = "DIR", order = 10,
-      description = "Model directory in the Hugging Face layout (default: the built-in model).")
+  @Option(names = "--model", paramLabel = "PATH", order = 10,
+      description = "Model directory in the Hugging Face layout, or a GGUF file (default: the"
+          + " built-in model).")
   Path model;
 
   @Mixin
   SchemeOptions scheme;
 
   @Option(names = "--threads", paramLabel = "N", order = 30,
-      description = "Threads to use (default: all this process may use).")
+      description = "Threads to use (default: all this process may use); with a GPU, to load.")
   int threads;
 
   @Option(names = "--device", paramLabel = "NAME", order = 31, defaultValue = "cpu",
-      description = "Where to compute: ${DEFAULT-VALUE}.")
+      description = "Where to compute: cpu, or cuda:0 and so on for an NVIDIA GPU (default:"
+          + " ${DEFAULT-VALUE}).")
   String device;
 
   @Option(names = "--packed-cache", paramLabel = "DIR|off", order = 32,
@@ -38,7 +38,7 @@ final class ModelOptions {
           + " quantized on load).")
   String packedCache;
 
-  /** The directory asked for, or the built-in model. */
+  /** The directory or file asked for, or the built-in model. */
   ModelSource source() {
     return model == null ? ModelSource.embedded() : ModelSource.directory(model);
   }
@@ -54,8 +54,9 @@ final class ModelOptions {
     try (var source = source();
         var bar = new Progress(streams, progress, "Loading", " MB", 1_000_000)) {
       var cache = packedCache == null ? PackedCache.automatic() : PackedCache.parse(packedCache);
-      return LlamaModel.load(source, options(scheme(source, fallback), bar).withPackedCache(
-          cache.withWarnings(text -> streams.err().println("nibble: warning: " + text))));
+      Consumer<String> warnings = text -> streams.err().println("nibble: warning: " + text);
+      return LlamaModel.load(source, options(scheme(source, fallback), bar)
+          .withPackedCache(cache.withWarnings(warnings)).withWarnings(warnings));
     }
   }
 
@@ -79,9 +80,7 @@ final class ModelOptions {
     if (!scheme.given() && fallback == null) {
       return null;
     }
-    var file = source.describe(CheckpointNames.CONFIG);
-    var stored = QuantizationConfig.parse(
-        Json.parseObject(source.read(CheckpointNames.CONFIG), file), file);
+    var stored = LlamaModel.storedScheme(source);
     var base = stored != null ? stored : fallback != null ? fallback : Scheme.defaultScheme();
     return scheme.over(base);
   }

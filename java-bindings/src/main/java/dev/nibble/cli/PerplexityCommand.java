@@ -6,11 +6,7 @@ import dev.nibble.UnsupportedException;
 import dev.nibble.generate.Perplexity;
 import dev.nibble.io.Json;
 import dev.nibble.model.LlamaModel;
-import java.io.IOException;
-import java.nio.ByteBuffer;
-import java.nio.charset.CharacterCodingException;
 import java.nio.charset.StandardCharsets;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.Locale;
@@ -30,8 +26,6 @@ import picocli.CommandLine.Option;
       "tokens in nats, the perplexity its exponential."
     })
 final class PerplexityCommand implements Callable<Integer> {
-
-  private static final long MAX_TEXT_BYTES = 256L << 20;
 
   private final Streams streams;
 
@@ -61,7 +55,7 @@ final class PerplexityCommand implements Callable<Integer> {
 
   @Override
   public Integer call() {
-    var content = read(text);
+    var content = TextFile.read(text);
     try (var loaded = model.load(streams, null, !quiet)) {
       var tokenizer = loaded.tokenizer().orElseThrow(() -> new UnsupportedException(
           loaded.name() + ": has no tokenizer.json, so text cannot become tokens"));
@@ -107,25 +101,6 @@ final class PerplexityCommand implements Callable<Integer> {
               + "mean negative log-likelihood  %.4f nats/token%nperplexity  %.4f%n",
           loaded.name(), loaded.scheme().describe(), tokens, size, result.scoredTokens(),
           result.meanNegativeLogLikelihood(), result.perplexity());
-    }
-  }
-
-  private static String read(Path file) {
-    try {
-      if (!Files.isRegularFile(file)) {
-        throw new InvalidArgumentException(file
-            + (Files.exists(file) ? ": not a regular file, expected a text" : ": no such file"));
-      }
-      if (Files.size(file) > MAX_TEXT_BYTES) {
-        throw new InvalidArgumentException(file + ": " + Files.size(file)
-            + " bytes, expected at most " + MAX_TEXT_BYTES);
-      }
-      return StandardCharsets.UTF_8.newDecoder()
-          .decode(ByteBuffer.wrap(Files.readAllBytes(file))).toString();
-    } catch (CharacterCodingException e) {
-      throw new InvalidArgumentException(file + ": not UTF-8 text", e);
-    } catch (IOException e) {
-      throw new InvalidArgumentException(file + ": cannot be read: " + e.getMessage(), e);
     }
   }
 }

@@ -45,7 +45,11 @@ final class SchemeOptions {
 
   /** The scheme asked for: the named one, or {@code base} where none is named, with overrides. */
   Scheme over(Scheme base) {
-    var start = scheme == null ? base : Scheme.of(scheme);
+    return overrides(scheme == null ? base : Scheme.of(scheme));
+  }
+
+  /** A scheme with the overrides asked for. */
+  Scheme overrides(Scheme start) {
     var format = start.projections();
     if (weights != null) {
       var code = CodeType.ofOption(weights);
@@ -60,6 +64,6 @@ final class SchemeOptions {
     return Scheme.of(format,
         activations == null ? start.activations() : ActivationType.ofOption(activations),
         kv == null ? start.cache() : KvType.ofOption(kv),
-        start.embedding());
+        start.embedding()).withExceptions(start.exceptions());
   }
 }

@@ -9,12 +9,28 @@ import java.util.random.RandomGenerator;
 /**
  * The tokens that a sampler chooses among, in arrays that are reused.
  *
+ * <p>Defined to the bit by {@code kernels-cpu/elementwise/sample.h}: weights are integers, so that
+ * sums have no order, and {@code nb_sample} chooses the same token on every device.
+ *
  * <p>Sorting is partial: the tokens form a heap in O(V), and each one taken costs O(log V). Top-k,
  * top-p and min-p all keep a prefix of the sorted order, so only that prefix is ever taken.
  */
 final class Candidates {
+  /** The weight of the best token; others have exp((logit - max) / temperature) of it. */
+  private static final double BEST = 0x1p40;
+  private static final double LOG2_E = 0x1.71547652b82fep+0;
+  private static final double LEAST = 41; // powers of two below the best: no weight from there on
+
+  /** floor(ln(2)^k / k! * 2^63): 2^-f = the sum of EXP2[k] (-f)^k. */
+  private static final long[] EXP2 = {
+    0x8000000000000000L, 0x58B90BFBE8E7BCD5L, 0x1EBFBDFF82C58EA8L, 0x071AC235C1282FE2L,
+    0x013B2AB6FBA4E772L, 0x002BB0FFCF14CE62L, 0x00050C244BE1B1E1L, 0x00007FF2FF1622C3L,
+    0x00000B160111D2E4L, 0x000000DA929E9CAFL, 0x0000000F267A8AC5L, 0x00000000F465639AL,
+    0x000000000E1DEB28L, 0x0000000000C0B0C9L, 0x0000000000098A4BL
+  };
+
   private float[] values = {}; // logits
-  private double[] weights = {}; // exp((logit - max) / temperature), so that the best has 1
+  private long[] weights = {};
   private int[] heap = {};
   private int[] kept = {};
   private int count;
@@ -24,7 +40,7 @@ final class Candidates {
   float[] load(MemorySegment logits, int count) {
     if (values.length < count) {
       values = new float[count];
-      weights = new double[count];
+      weights = new long[count];
       heap = new int[count];
       kept = new int[count];
     }
@@ -52,11 +68,29 @@ final class Candidates {
   }
 
   /** Fills weights; best is the token with the largest logit. */
-  void toProbabilities(float temperature, int best) {
-    double max = values[best];
+  void weigh(float temperature, int best) {
+    float max = values[best];
     for (int i = 0; i < count; i++) {
-      weights[i] = i == best ? 1 : Math.exp((values[i] - max) / temperature);
+      weights[i] = weight(max, values[i], temperature);
     }
+  }
+
+  /** {@code SampleWeight} of sample.h. */
+  private static long weight(float max, float value, float temperature) {
+    if (value == max) {
+      return (long) BEST; // two infinities would make a NaN
+    }
+    double y = ((double) max - (double) value) / temperature * LOG2_E;
+    if (!(y < LEAST)) {
+      return 0;
+    }
+    long q = (long) (y * 0x1p48);
+    long x = q << 16;
+    long r = EXP2[EXP2.length - 1];
+    for (int k = EXP2.length - 2; k >= 0; k--) {
+      r = EXP2[k] - Math.unsignedMultiplyHigh(r, x);
+    }
+    return r >>> (23 + (int) (q >>> 48));
   }
 
   /** Draws a token from those that top-k, top-p and min-p keep, by their probabilities. */
@@ -66,80 +100,55 @@ final class Candidates {
       return drawAny(random);
     }
     makeHeap();
-    int keep = 0;
-    double total;
+    int available = 0;
+    long total = 0;
     if (topK) {
-      total = 0;
-      for (; keep < options.topK(); keep++) {
-        kept[keep] = take();
-        total += weights[kept[keep]];
+      for (; available < options.topK(); available++) {
+        kept[available] = take();
+        total += weights[kept[available]];
       }
-      keep = prefix(options, total, keep);
     } else {
-      total = 0;
       for (int i = 0; i < count; i++) {
         total += weights[i];
       }
-      keep = takePrefix(options, total);
     }
-    double sum = 0;
-    for (int i = 0; i < keep; i++) {
-      sum += weights[kept[i]];
-    }
-    double left = random.nextDouble() * sum;
-    for (int i = 0; i < keep - 1; i++) {
-      left -= weights[kept[i]];
-      if (left < 0) {
-        return kept[i];
+    long limit = options.topP() < 1
+        ? (long) Math.ceil((double) options.topP() * (double) total)
+        : Long.MAX_VALUE;
+    long least = (long) Math.ceil(options.minP() * BEST);
+    int keep = 0;
+    long sum = 0;
+    while (topK ? keep < available : heapSize > 0) {
+      int next = topK ? kept[keep] : heap[0];
+      if (keep > 0 && (sum >= limit || weights[next] < least)) {
+        break;
       }
+      kept[keep++] = topK ? next : take();
+      sum += weights[next];
     }
-    return kept[keep - 1];
-  }
-
-  /** How many of the first available kept tokens top-p and min-p leave; at least one. */
-  private int prefix(SamplerOptions options, double total, int available) {
-    double mass = 0;
-    int keep = 0;
-    while (keep < available && wants(options, total, mass, kept[keep], keep)) {
-      mass += weights[kept[keep++]];
+    long left = target(random, sum);
+    int i = 0;
+    while (left >= weights[kept[i]]) {
+      left -= weights[kept[i++]];
     }
-    return keep;
-  }
-
-  /** Takes tokens from the heap for as long as top-p and min-p want one more. */
-  private int takePrefix(SamplerOptions options, double total) {
-    double mass = 0;
-    int keep = 0;
-    while (heapSize > 0 && wants(options, total, mass, heap[0], keep)) {
-      kept[keep] = take();
-      mass += weights[kept[keep++]];
-    }
-    return keep;
-  }
-
-  private boolean wants(
-      SamplerOptions options, double total, double mass, int token, int position) {
-    return position == 0
-        || (mass < options.topP() * total && weights[token] >= options.minP());
+    return kept[i];
   }
 
   private int drawAny(RandomGenerator random) {
-    double total = 0;
+    long total = 0;
     for (int i = 0; i < count; i++) {
       total += weights[i];
     }
-    double left = random.nextDouble() * total;
-    int last = 0;
-    for (int i = 0; i < count; i++) {
-      if (weights[i] > 0) {
-        last = i;
-        left -= weights[i];
-        if (left < 0) {
-          return i;
-        }
-      }
+    long left = target(random, total);
+    int i = 0;
+    while (left >= weights[i]) {
+      left -= weights[i++];
     }
-    return last;
+    return i;
+  }
+
+  private static long target(RandomGenerator random, long sum) {
+    return Math.min((long) (random.nextDouble() * (double) sum), sum - 1);
   }
 
   private void makeHeap() {

@@ -2,7 +2,8 @@
 package dev.nibble.generate;
 
 import dev.nibble.InvalidArgumentException;
-import dev.nibble.model.TokenSampler;
+import dev.nibble.model.DeviceSampler;
+import dev.nibble.model.SampleSettings;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.random.RandomGenerator;
@@ -19,15 +20,16 @@ import java.util.random.RandomGeneratorFactory;
  * <p>Of equal logits the smaller id comes first. For one thread; after its first choice it
  * allocates nothing, and it sorts only as many candidates as it needs.
  */
-public final class Sampler implements TokenSampler {
+public final class Sampler implements DeviceSampler {
   private static final String RANDOM = "L64X128MixRandom";
+  private static final int MAX_TOKENS = 1 << 22; // keeps every sum of weights below 2^62
 
   private final SamplerOptions options;
   private final RandomGenerator random;
   private final Candidates candidates = new Candidates();
   private final int[] recent; // a ring of the last tokens
   private int observed;
-  private int[] penalizedAt = {}; // the choice at which a token was last penalized
+  private int[] markedAt = {}; // the choice at which a token was last penalized
   private int choices;
 
   /** A sampler at the start of its random sequence. */
@@ -89,14 +91,46 @@ public final class Sampler implements TokenSampler {
     if (count == 0) {
       throw new InvalidArgumentException("logits: empty, expected one for each token");
     }
+    if (count > MAX_TOKENS) {
+      throw new InvalidArgumentException(
+          "logits: " + count + " given, expected at most " + MAX_TOKENS);
+    }
     var values = candidates.load(logits, count);
     penalize(values, count);
     int best = candidates.best();
     if (options.temperature() == 0) {
       return best;
     }
-    candidates.toProbabilities(options.temperature(), best);
+    candidates.weigh(options.temperature(), best);
     return candidates.draw(options, random);
+  }
+
+  @Override
+  public SampleSettings settings() {
+    return new SampleSettings(options.temperature(), options.topK(), options.topP(),
+        options.minP(), options.repeatPenalty(), options.repeatWindow());
+  }
+
+  @Override
+  public double nextUniform() {
+    return random.nextDouble();
+  }
+
+  @Override
+  public int recent(int[] tokens) {
+    int held = Math.min(observed, recent.length);
+    int most = -1;
+    for (int i = 0; i < held; i++) {
+      most = Math.max(most, recent[i]);
+    }
+    startMarking(most + 1);
+    int count = 0;
+    for (int i = 0; i < held; i++) {
+      if (recent[i] >= 0 && mark(recent[i])) {
+        tokens[count++] = recent[i];
+      }
+    }
+    return count;
   }
 
   /** Makes each of the recent tokens less likely, once however often it occurred. */
@@ -104,19 +138,30 @@ public final class Sampler implements TokenSampler {
     if (recent.length == 0) {
       return;
     }
-    if (penalizedAt.length < count) {
-      penalizedAt = new int[count];
-      choices = 0;
-    }
-    choices++;
+    startMarking(count);
     for (int i = 0; i < Math.min(observed, recent.length); i++) {
       int token = recent[i];
-      if (token >= 0 && token < count && penalizedAt[token] != choices) {
-        penalizedAt[token] = choices;
+      if (token >= 0 && token < count && mark(token)) {
         values[token] = values[token] > 0
             ? values[token] / options.repeatPenalty()
             : values[token] * options.repeatPenalty();
       }
     }
+  }
+
+  /** Forgets which of the tokens below count are marked. */
+  private void startMarking(int count) {
+    if (markedAt.length < count) {
+      markedAt = new int[count];
+      choices = 0;
+    }
+    choices++;
+  }
+
+  /** Marks a token; false if it is already. */
+  private boolean mark(int token) {
+    boolean fresh = markedAt[token] != choices;
+    markedAt[token] = choices;
+    return fresh;
   }
 }

@@ -21,6 +21,9 @@ import java.util.Map;
  * scales</td></tr>
  * </table>
  *
+ * <p>A calibrated model may have {@link #KEY_FACTORS}, {@link #VALUE_FACTORS} and {@link
+ * #KEY_SCALES} besides.
+ *
  * <p>Matrices in a 16- or 32-bit format, norms and biases stay single tensors with their Hugging
  * Face names.
  */
@@ -41,6 +44,13 @@ public final class CheckpointNames {
   public static final String EMBEDDING = "model.embed_tokens.weight";
   /** The output head. */
   public static final String HEAD = "lm_head.weight";
+
+  /** Factors of the scales of a 4-bit cache's keys, F32 [layers]; quantized models only. */
+  public static final String KEY_FACTORS = "model.kv_cache.key_factors";
+  /** Factors of the scales of a 4-bit cache's values, F32 [layers]; quantized models only. */
+  public static final String VALUE_FACTORS = "model.kv_cache.value_factors";
+  /** Scales of keys behind the rotation, F32 [layers, kv heads, head size]; quantized only. */
+  public static final String KEY_SCALES = "model.kv_cache.key_scales";
 
   private CheckpointNames() {}
 

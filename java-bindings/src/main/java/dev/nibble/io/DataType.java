@@ -32,7 +32,7 @@ public enum DataType {
   /** Unsigned 64-bit integers. */
   U64("U64", 8, 0),
   /** IEEE 754 binary64. */
-  F64("F64", 8, 0);
+  F64("F64", 8, 13);
 
   private static final DataType[] VALUES = values();
 

@@ -9,25 +9,30 @@ import java.nio.file.Path;
 import java.util.Optional;
 
 /**
- * The files of one model: a directory in the Hugging Face layout, or the default model inside the
- * jar. Immutable and safe for use from any thread.
+ * The files of one model: a directory in the Hugging Face layout, a GGUF file, or the default model
+ * inside the jar. Immutable and safe for use from any thread.
  */
-public abstract sealed class ModelSource implements AutoCloseable {
+public abstract sealed class ModelSource implements AutoCloseable
+    permits ModelSource.Directory, ModelSource.Embedded, GgufSource {
 
   /** Largest file that {@link #read} takes: 64 MiB. */
   public static final long MAX_FILE_BYTES = 64L << 20;
 
   private static final String EMBEDDED = "fable-4m";
 
-  private ModelSource() {}
+  ModelSource() {}
 
   /**
-   * The model directory at {@code path}. Nothing but its existence is checked yet.
+   * The model at {@code path}: a directory, of which nothing but its existence is checked yet, or
+   * a GGUF file, of which everything but the tokenizer is.
    *
-   * @throws ModelFormatException if there is no such directory
+   * @throws ModelFormatException if there is no such directory or file, or it is not a model
+   * @throws dev.nibble.UnsupportedException for a GGUF file of another architecture, or with types
+   *     that Nibble does not read
    */
   public static ModelSource directory(Path path) {
-    return new Directory(path);
+    return Files.isRegularFile(path) && GgufSource.isAt(path)
+        ? new GgufSource(path) : new Directory(path);
   }
 
   /** The same as {@link #directory}. */
@@ -77,7 +82,7 @@ public abstract sealed class ModelSource implements AutoCloseable {
   @Override
   public void close() {}
 
-  private static final class Directory extends ModelSource {
+  static final class Directory extends ModelSource {
     private final Path path;
 
     Directory(Path path) {
@@ -135,7 +140,7 @@ public abstract sealed class ModelSource implements AutoCloseable {
     }
   }
 
-  private static final class Embedded extends ModelSource {
+  static final class Embedded extends ModelSource {
     private static final String FOLDER = "/dev/nibble/models/" + EMBEDDED + "/";
 
     @Override

@@ -23,7 +23,15 @@ import java.util.Set;
  */
 public final class TensorStore implements AutoCloseable {
 
-  private record Entry(TensorInfo info, ByteSource source) {}
+  /** headRows, rowBytes: of rows that {@link RowOrder} puts in order; 0 for those that are. */
+  private record Entry(TensorInfo info, ByteSource source, int headRows, long rowBytes) {
+    Entry(TensorInfo info, ByteSource source) {
+      this(info, source, 0, 0);
+    }
+  }
+
+  /** A tensor of a source without a header of safetensors; headRows, rowBytes as in Entry. */
+  record Placed(TensorInfo info, int headRows, long rowBytes) {}
 
   private final String name;
   private final Map<String, Entry> entries;
@@ -97,6 +105,16 @@ public final class TensorStore implements AutoCloseable {
     }
   }
 
+  /** A store of tensors of one source, which it owns; their places are checked already. */
+  static TensorStore of(ByteSource source, List<Placed> tensors) {
+    var entries = new LinkedHashMap<String, Entry>();
+    for (var tensor : tensors) {
+      entries.put(tensor.info().name(),
+          new Entry(tensor.info(), source, tensor.headRows(), tensor.rowBytes()));
+    }
+    return new TensorStore(source.name(), entries, List.of(source));
+  }
+
   /** Where the tensors come from, for messages. */
   public String name() {
     return name;
@@ -148,7 +166,12 @@ public final class TensorStore implements AutoCloseable {
           + " bytes given, but tensor " + Problem.quote(tensor) + " has "
           + entry.info.byteLength());
     }
-    entry.source.read(entry.info.offset(), destination);
+    if (entry.headRows == 0) {
+      entry.source.read(entry.info.offset(), destination);
+    } else {
+      RowOrder.read(
+          entry.source, entry.info.offset(), entry.headRows, entry.rowBytes, destination);
+    }
   }
 
   /**

@@ -172,6 +172,11 @@ final class CheckpointWeights implements WeightSource {
         info.file() + ": tensor \"" + info.name() + "\": " + message);
   }
 
+  /** Bytes of tensors that are loaded. */
+  long doneBytes() {
+    return doneBytes;
+  }
+
   /** Counts a matrix as loaded that came from elsewhere. */
   void skip(String name, WeightFormat format) {
     progress.progress(name, doneBytes, totalBytes);

@@ -7,6 +7,7 @@ import dev.nibble.UnsupportedException;
 import dev.nibble.io.Json;
 import dev.nibble.io.ModelSource;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 
@@ -54,7 +55,7 @@ final class ConfigReader {
           integer("max_position_embeddings", 2048),
           (float) number(config, "", "rms_norm_eps", DEFAULT_EPSILON),
           theta(),
-          scaling(),
+          scaling(integer("head_dim", hidden / Math.max(1, heads))),
           flag("tie_word_embeddings", false),
           flag("attention_bias", false),
           flag("mlp_bias", false),
@@ -94,7 +95,7 @@ final class ConfigReader {
         : number(config, "", "rope_theta", DEFAULT_THETA);
   }
 
-  private RopeScaling scaling() {
+  private RopeScaling scaling(int headDim) {
     String field = config.get("rope_parameters") != null ? "rope_parameters" : "rope_scaling";
     var rope = object(field);
     if (rope == null) {
@@ -107,6 +108,7 @@ final class ConfigReader {
       case "default" -> new RopeScaling.None();
       case "linear" -> new RopeScaling.Linear(positive(rope, prefix, "factor"));
       case "llama3" -> llama3(rope, prefix);
+      case "factors" -> factors(rope, prefix, headDim);
       default ->
           throw unsupported(prefix + key, type, "\"default\", \"linear\" or \"llama3\"");
     };
@@ -124,6 +126,21 @@ final class ConfigReader {
           "1 to " + LlamaConfig.MAX_POSITIONS);
     }
     return new RopeScaling.Llama3(positive(rope, prefix, "factor"), low, high, context);
+  }
+
+  private RopeScaling factors(Map<String, Object> rope, String prefix, int headDim) {
+    if (!(rope.get("factors") instanceof List<?> list) || list.size() != headDim / 2) {
+      throw unexpected(prefix + "factors", rope.get("factors"),
+          "an array of " + headDim / 2 + " numbers, half of head_dim");
+    }
+    var factors = new ArrayList<Float>();
+    for (int i = 0; i < list.size(); i++) {
+      var field = "factors[" + i + "]";
+      var element = new HashMap<String, Object>();
+      element.put(field, list.get(i));
+      factors.add(positive(element, prefix, field));
+    }
+    return new RopeScaling.Factors(factors);
   }
 
   private float positive(Map<String, Object> map, String prefix, String field) {

@@ -4,6 +4,7 @@ package dev.nibble.model;
 import dev.nibble.InvalidArgumentException;
 import dev.nibble.UnsupportedException;
 import dev.nibble.io.CheckpointNames;
+import dev.nibble.io.ForeignCheckpoint;
 import dev.nibble.io.Json;
 import dev.nibble.io.ModelSource;
 import dev.nibble.io.TensorStore;
@@ -12,6 +13,7 @@ import dev.nibble.quantize.QuantizationConfig;
 import dev.nibble.quantize.Scheme;
 import dev.nibble.quantize.WeightFormat;
 import dev.nibble.tensor.Context;
+import dev.nibble.tensor.KvCache;
 import dev.nibble.tensor.Leases;
 import java.nio.file.Path;
 import java.util.Optional;
@@ -42,23 +44,25 @@ public final class LlamaModel implements AutoCloseable {
   private final LoadOptions options;
   private final Context context;
   private final ModelWeights weights;
+  private final CacheScaling cacheScaling;
   private final Tokenizer tokenizer;
   private final Leases leases;
 
   private LlamaModel(String name, LlamaConfig config, Scheme scheme, LoadOptions options,
-      Context context, ModelWeights weights, Tokenizer tokenizer) {
+      Context context, ModelWeights weights, CacheScaling cacheScaling, Tokenizer tokenizer) {
     this.name = name;
     this.config = config;
     this.scheme = scheme;
     this.options = options;
     this.context = context;
     this.weights = weights;
+    this.cacheScaling = cacheScaling;
     this.tokenizer = tokenizer;
     this.leases = new Leases("the model " + name);
   }
 
   /**
-   * Loads a model directory in the Hugging Face layout, quantizing on the way.
+   * Loads a model directory in the Hugging Face layout, or a GGUF file, quantizing on the way.
    *
    * @throws dev.nibble.ModelFormatException naming the file, the tensor or field, and the value
    * @throws UnsupportedException if the model is of a kind that Nibble does not run
@@ -87,27 +91,30 @@ public final class LlamaModel implements AutoCloseable {
         var tokenizing = new Background<>("tokenizer",
             () -> source.has(CheckpointNames.TOKENIZER) ? Tokenizer.load(source) : null)) {
       var config = LlamaConfig.read(source);
-      var stored = storedScheme(source);
-      var scheme = chooseScheme(source, stored, options.scheme());
+      var foreign = ForeignCheckpoint.of(source);
+      var stored = storedScheme(source, foreign);
+      var scheme = foreign != null && options.scheme() != null ? options.scheme()
+          : chooseScheme(source, stored, options.scheme());
       Context context = null;
       ModelWeights weights = null;
       Tokenizer tokenizer = null;
       boolean complete = false;
       try (var store = source.tensors()) {
-        var cache = packedCache(source, store, scheme, stored != null, options);
+        var cache = foreign != null ? Optional.<PackedCacheFile>empty()
+            : packedCache(source, store, scheme, stored != null, options);
         try (var file = cache.orElse(null)) {
           context = opening.take();
-          var checkpoint =
-              new CheckpointWeights(store, context, stored != null, options.progress());
-          try (WeightSource reader =
-              file == null ? checkpoint : new CachedWeights(checkpoint, file, context)) {
-            weights = new ModelWeights(config, scheme, reader);
+          try (var reader = foreign != null
+              ? new ForeignWeights(foreign, store, context, scheme, options)
+              : ownWeights(store, context, stored != null, file, options)) {
+            weights = new ModelWeights(context, config, scheme, reader);
             reader.finish();
+            scheme = reader.loaded(scheme);
           }
         }
         tokenizer = tokenizing.take();
-        var model =
-            new LlamaModel(source.name(), config, scheme, options, context, weights, tokenizer);
+        var model = new LlamaModel(source.name(), config, scheme, options, context, weights,
+            CacheScaling.read(store, config), tokenizer);
         complete = true;
         return model;
       } finally {
@@ -127,15 +134,22 @@ public final class LlamaModel implements AutoCloseable {
     var context = Context.create(options.device(), options.threads());
     boolean complete = false;
     try (var source = new SyntheticWeights(context, config, seed, options.progress())) {
-      var weights = new ModelWeights(config, scheme, source);
+      var weights = new ModelWeights(context, config, scheme, source);
       source.finish();
       complete = true;
-      return new LlamaModel("synthetic", config, scheme, options, context, weights, null);
+      return new LlamaModel("synthetic", config, scheme, options, context, weights,
+          CacheScaling.NONE, null);
     } finally {
       if (!complete) {
         context.close();
       }
     }
+  }
+
+  private static WeightSource ownWeights(TensorStore store, Context context, boolean quantized,
+      PackedCacheFile file, LoadOptions options) {
+    var checkpoint = new CheckpointWeights(store, context, quantized, options.progress());
+    return file == null ? checkpoint : new CachedWeights(checkpoint, file, context);
   }
 
   /** The file of the packed cache for this model, if it is to have one. */
@@ -152,8 +166,24 @@ public final class LlamaModel implements AutoCloseable {
         source.directory().get(), source.read(CheckpointNames.CONFIG), fingerprint, scheme));
   }
 
-  /** The scheme that the checkpoint is quantized in, or null. */
-  private static Scheme storedScheme(ModelSource source) {
+  /**
+   * The scheme that a model is stored in: null where it is not quantized. Where another project
+   * quantized it (GGUF, compressed-tensors, AWQ, GPTQ) it is the default one with {@linkplain
+   * WeightFormat#FOREIGN weights} that stand for what each matrix has: as long as a scheme asked
+   * for has these weights too, every matrix keeps its values as far as a format can hold them, and
+   * {@link #scheme} tells afterwards which formats those were.
+   *
+   * @throws UnsupportedException if it is quantized in a way that Nibble does not read
+   */
+  public static Scheme storedScheme(ModelSource source) {
+    return storedScheme(source, ForeignCheckpoint.of(source));
+  }
+
+  private static Scheme storedScheme(ModelSource source, ForeignCheckpoint foreign) {
+    if (foreign != null) {
+      return Scheme.defaultScheme().withProjections(WeightFormat.FOREIGN)
+          .withEmbedding(WeightFormat.FOREIGN);
+    }
     var file = source.describe(CheckpointNames.CONFIG);
     return QuantizationConfig.parse(
         Json.parseObject(source.read(CheckpointNames.CONFIG), file), file);
@@ -166,6 +196,11 @@ public final class LlamaModel implements AutoCloseable {
     if (stored != null) {
       checkStored(source, "weights", stored.projections(), asked.projections());
       checkStored(source, "embedding", stored.embedding(), asked.embedding());
+      if (!asked.exceptions().isEmpty() && !asked.exceptions().equals(stored.exceptions())) {
+        throw new InvalidArgumentException("scheme: formats for single projections asked for, but "
+            + source.name() + " is already quantized, with others");
+      }
+      return asked.withExceptions(stored.exceptions());
     }
     return asked;
   }
@@ -230,6 +265,11 @@ public final class LlamaModel implements AutoCloseable {
     } finally {
       leases.release();
     }
+  }
+
+  /** An empty cache for one sequence of this model, where context computes; the caller closes it. */
+  KvCache newCache(Context context, int capacity) {
+    return cacheScaling.newCache(context, scheme.cache(), config, capacity);
   }
 
   /** Bytes of weights that decoding one token reads: all projections and the output head. */

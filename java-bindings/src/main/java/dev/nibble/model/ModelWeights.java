@@ -5,6 +5,7 @@ import dev.nibble.io.CheckpointNames;
 import dev.nibble.io.DataType;
 import dev.nibble.quantize.Scheme;
 import dev.nibble.quantize.WeightFormat;
+import dev.nibble.tensor.Context;
 import dev.nibble.tensor.Norm;
 import dev.nibble.tensor.PackedMatrix;
 import dev.nibble.tensor.Tensor;
@@ -31,7 +32,7 @@ final class ModelWeights implements AutoCloseable {
   private final LlamaConfig config;
   private final Scheme scheme;
   private final WeightSource source;
-  private final TensorArena arena = new TensorArena("the model");
+  private final TensorArena arena;
   private final Deque<PackedMatrix> matrices = new ArrayDeque<>();
 
   final PackedMatrix embedding;
@@ -40,8 +41,9 @@ final class ModelWeights implements AutoCloseable {
   final PackedMatrix head;
   final Tensor inverseFrequencies;
 
-  /** Takes every weight from source; on failure frees those taken. */
-  ModelWeights(LlamaConfig config, Scheme scheme, WeightSource source) {
+  /** Takes every weight from source to where context computes; on failure frees those taken. */
+  ModelWeights(Context context, LlamaConfig config, Scheme scheme, WeightSource source) {
+    this.arena = context.newArena("the model");
     this.config = config;
     this.scheme = scheme;
     this.source = source;
@@ -59,6 +61,7 @@ final class ModelWeights implements AutoCloseable {
               scheme.embedding());
       inverseFrequencies = arena.allocate(DataType.F32, config.headDim() / 2);
       inverseFrequencies.copyFrom(config.inverseFrequencies());
+      context.synchronize(); // sessions on a device have contexts of their own
       complete = true;
     } finally {
       if (!complete) {
@@ -90,7 +93,7 @@ final class ModelWeights implements AutoCloseable {
 
   private Linear linear(String name, int rows, int cols, boolean bias) {
     return new Linear(
-        matrix(name + ".weight", rows, cols, scheme.projections()),
+        matrix(name + ".weight", rows, cols, scheme.formatOf(name + ".weight")),
         bias ? vector(name + ".bias", rows) : null);
   }
 

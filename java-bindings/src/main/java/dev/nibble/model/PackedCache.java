@@ -30,7 +30,7 @@ public final class PackedCache {
   public static final String VARIABLE = "NIBBLE_PACKED_CACHE";
 
   private static final String OFF = "off";
-  private static final Consumer<String> LOG =
+  static final Consumer<String> LOG =
       text -> System.getLogger("dev.nibble").log(System.Logger.Level.WARNING, text);
 
   private final Path directory;

@@ -75,7 +75,8 @@ final class PackedCacheFile implements AutoCloseable {
   PackedCacheFile(
       PackedCache cache, Path model, byte[] config, byte[] fingerprint, Scheme scheme) {
     this.cache = cache;
-    var formats = scheme.projections() + " " + scheme.embedding();
+    var formats = scheme.projections() + " " + scheme.embedding()
+        + (scheme.exceptions().isEmpty() ? "" : " " + scheme.exceptions());
     place = HexFormat.of().formatHex(
         digest(realPath(model).toString().getBytes(StandardCharsets.UTF_8), text(formats)),
         0, PLACE_BYTES);

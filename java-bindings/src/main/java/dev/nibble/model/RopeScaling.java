@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 package dev.nibble.model;
 
+import java.util.List;
+
 /**
  * How rotary frequencies differ from plain RoPE (arXiv 2104.09864), as Hugging Face's {@code
  * rope_type} names it. The arithmetic is F32 step by step, as in Hugging Face transformers, so
@@ -56,6 +58,26 @@ public sealed interface RopeScaling {
               / (float) ((double) highFreqFactor - lowFreqFactor);
           inverseFrequencies[i] = (1 - smooth) * frequency / factor + smooth * frequency;
         }
+      }
+    }
+  }
+
+  /**
+   * {@code factors}: each frequency divided by a factor of its own, as GGUF files have them for
+   * LLaMA 3. Nibble's own name; Hugging Face has none.
+   *
+   * @param factors headDim / 2 of them, above 0
+   */
+  record Factors(List<Float> factors) implements RopeScaling {
+    /** Copies the list. */
+    public Factors {
+      factors = List.copyOf(factors);
+    }
+
+    @Override
+    public void apply(float[] inverseFrequencies) {
+      for (int i = 0; i < inverseFrequencies.length; i++) {
+        inverseFrequencies[i] /= factors.get(i);
       }
     }
   }

@@ -4,6 +4,7 @@ package dev.nibble.model;
 import dev.nibble.InvalidArgumentException;
 import dev.nibble.io.Tokenizer;
 import dev.nibble.model.Generation.StopReason;
+import dev.nibble.tensor.Context;
 import dev.nibble.tensor.KvCache;
 import dev.nibble.tensor.Leases;
 import dev.nibble.tensor.TensorArena;
@@ -36,9 +37,12 @@ public final class Session implements AutoCloseable {
   private final int vocabulary;
   private final int[] eosTokens;
   private final Leases leases = new Leases("the session");
-  private final TensorArena arena = new TensorArena("the session");
+  private final Context context; // the model's on the CPU, else the session's own
+  private final TensorArena arena; // where the context computes
+  private final TensorArena host;  // ordinary memory; arena on the CPU
   private final KvCache cache;
   private final BoundOperators operators;
+  private final Runnable oneRow = () -> run(1);
   private volatile int position;
 
   Session(LlamaModel model, int capacity) {
@@ -47,21 +51,46 @@ public final class Session implements AutoCloseable {
     var config = model.config();
     this.vocabulary = config.vocabSize();
     this.eosTokens = config.eosTokens().stream().mapToInt(Integer::intValue).toArray();
+    // A GPU's context records graphs and serves one session: sessions do not wait for each other.
+    context = model.context().isCpu()
+        ? model.context()
+        : Context.create(model.context().device(), 1);
     KvCache made = null;
+    TensorArena scratch = null;
+    TensorArena ordinary = null;
     boolean complete = false;
     try {
-      made = model.context().newKvCache(new KvCache.Options(model.scheme().cache(),
-          config.layers(), config.kvHeads(), config.headDim(), capacity));
+      scratch = context.newArena("the session");
+      arena = scratch;
+      ordinary = context.isCpu() ? arena : new TensorArena("the session");
+      host = ordinary;
+      made = model.newCache(context, capacity);
       cache = made;
-      operators = new BoundOperators(model, cache, arena);
+      operators = new BoundOperators(model, context, cache, arena, host);
       complete = true;
     } finally {
       if (!complete) {
-        if (made != null) {
-          made.close();
-        }
-        arena.close();
+        free(null, made, scratch, ordinary);
       }
+    }
+  }
+
+  private void free(
+      BoundOperators operators, KvCache cache, TensorArena arena, TensorArena host) {
+    if (operators != null) {
+      operators.closeStep();
+    }
+    if (cache != null) {
+      cache.close();
+    }
+    if (arena != null) {
+      arena.close();
+    }
+    if (host != null) {
+      host.close();
+    }
+    if (context != model.context()) {
+      context.close();
     }
   }
 
@@ -203,13 +232,15 @@ public final class Session implements AutoCloseable {
     for (int token : prompt) {
       sampler.observe(token);
     }
-    var logits = append(prompt);
+    var device = operators.onDevice() && sampler instanceof DeviceSampler s ? s : null;
+    var choice = device == null ? null : operators.choice(device.settings());
+    var logits = choice == null ? append(prompt) : appendAndChoose(prompt, choice, device);
     long first = 0;
     long last = 0;
     int count = 0;
     var reason = StopReason.MAX_TOKENS;
     while (count < maxTokens) {
-      int token = sampler.choose(logits);
+      int token = choice == null ? sampler.choose(logits) : fetch(choice);
       sampler.observe(token);
       last = System.nanoTime();
       first = count == 0 ? last : first;
@@ -228,7 +259,11 @@ public final class Session implements AutoCloseable {
           reason = StopReason.CONTEXT_FULL;
           break;
         }
-        logits = step(token);
+        if (choice == null) {
+          logits = step(token);
+        } else {
+          stepAndChoose(choice, device);
+        }
       }
     }
     var rest = decoder.finish();
@@ -257,6 +292,13 @@ public final class Session implements AutoCloseable {
     model.leases().acquire();
     try {
       operators.setToken(0, token);
+      operators.sendTokens(1);
+      operators.sequence.set(0, position, 1);
+      if (operators.onDevice()) {
+        operators.launchStep(oneRow, position, null);
+        position++;
+        return operators.lastLogits();
+      }
       run(1);
       position++;
       return operators.logits(0);
@@ -265,24 +307,65 @@ public final class Session implements AutoCloseable {
     }
   }
 
-  private MemorySegment append(int[] tokens) {
+  /** Takes tokens through all layers; returns the row of the last one in the last run. */
+  private int appendAll(int[] tokens) {
     check(tokens, "tokens");
     int rows = 0;
     for (int done = 0; done < tokens.length; done += rows) {
       rows = Math.min(operators.maxRows(), tokens.length - done);
       runChunk(tokens, done, rows);
     }
+    return rows - 1;
+  }
+
+  private MemorySegment append(int[] tokens) {
+    int last = appendAll(tokens);
     model.leases().acquire();
     try {
-      return operators.logits(rows - 1);
+      return operators.logits(last);
     } finally {
       model.leases().release();
     }
   }
 
-  /** The forward pass: takes rows tokens, the first at position, through all layers. */
+  // On a device that chooses tokens itself: each choice is made there, stays there as the next
+  // step's token, and is fetched for the text.
+
+  private MemorySegment appendAndChoose(int[] prompt, DeviceChoice choice, DeviceSampler sampler) {
+    int last = appendAll(prompt);
+    model.leases().acquire();
+    try {
+      choice.send(sampler);
+      operators.choose(last, choice);
+      return null; // the logits stay where they are
+    } finally {
+      model.leases().release();
+    }
+  }
+
+  private void stepAndChoose(DeviceChoice choice, DeviceSampler sampler) {
+    model.leases().acquire();
+    try {
+      choice.send(sampler);
+      operators.sequence.set(0, position, 1);
+      operators.launchStep(oneRow, position, choice);
+      position++;
+    } finally {
+      model.leases().release();
+    }
+  }
+
+  private int fetch(DeviceChoice choice) {
+    model.leases().acquire();
+    try {
+      return choice.fetch();
+    } finally {
+      model.leases().release();
+    }
+  }
+
+  /** The forward pass: takes rows tokens of the sequence, as it is set, through all layers. */
   private void run(int rows) {
-    operators.sequence.set(0, position, rows);
     operators.embed.run(rows);           // x = embedding[tokens]
     operators.angles.run();              // cosines and sines of these positions
     for (var block : operators.blocks) {
@@ -301,6 +384,8 @@ public final class Session implements AutoCloseable {
       for (int i = 0; i < rows; i++) {
         operators.setToken(i, tokens[offset + i]);
       }
+      operators.sendTokens(rows);
+      operators.sequence.set(0, position, rows);
       run(rows);
       position += rows;
     } finally {
@@ -344,8 +429,7 @@ public final class Session implements AutoCloseable {
   @Override
   public void close() {
     if (leases.close()) {
-      cache.close();
-      arena.close();
+      free(operators, cache, arena, host);
     }
   }
 }

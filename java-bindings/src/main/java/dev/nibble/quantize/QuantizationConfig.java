@@ -22,12 +22,16 @@ import java.util.Map;
  *   "weights": {"code": "i4", "scale": "e4m3", "group_size": 128},
  *   "activations": "a8f",
  *   "kv_cache": "kv4",
- *   "embedding": {"code": "i8", "scale": "f32", "group_size": 0}
+ *   "embedding": {"code": "i8", "scale": "f32", "group_size": 0},
+ *   "exceptions": {
+ *     "model.layers.0.mlp.down_proj.weight": {"code": "i8", "scale": "f32", "group_size": 0}
+ *   }
  * }
  * </pre>
  *
  * <p>{@code weights} and {@code embedding} say how the tensors of the file are stored; {@code
- * scheme} is for people and is not read back; a {@code group_size} of 0 is the whole row.
+ * scheme} is for people and is not read back; a {@code group_size} of 0 is the whole row. {@code
+ * exceptions} is there for mixed precision only.
  */
 public final class QuantizationConfig {
 
@@ -47,6 +51,11 @@ public final class QuantizationConfig {
     map.put("activations", scheme.activations().id());
     map.put("kv_cache", scheme.cache().id());
     map.put("embedding", toMap(scheme.embedding()));
+    if (!scheme.exceptions().isEmpty()) {
+      var exceptions = new LinkedHashMap<String, Object>();
+      scheme.exceptions().forEach((tensor, format) -> exceptions.put(tensor, toMap(format)));
+      map.put("exceptions", exceptions);
+    }
     return map;
   }
 
@@ -87,7 +96,8 @@ public final class QuantizationConfig {
           reader.format(KEY + ".weights", map.get("weights")),
           reader.constant(KEY + ".activations", map.get("activations"), ActivationType.values()),
           reader.constant(KEY + ".kv_cache", map.get("kv_cache"), KvType.values()),
-          reader.format(KEY + ".embedding", map.get("embedding")));
+          reader.format(KEY + ".embedding", map.get("embedding")))
+          .withExceptions(reader.exceptions(KEY + ".exceptions", map.get("exceptions")));
     } catch (UnsupportedException e) {
       throw new ModelFormatException(file + ": " + KEY + ": " + e.getMessage(), e);
     }
@@ -134,6 +144,22 @@ public final class QuantizationConfig {
       } catch (NibbleException e) {
         throw new ModelFormatException(file + ": " + field + ": " + e.getMessage(), e);
       }
+    }
+
+    Map<String, WeightFormat> exceptions(String field, Object value) {
+      var exceptions = new LinkedHashMap<String, WeightFormat>();
+      if (value == null) {
+        return exceptions;
+      }
+      for (var entry : object(field, value).entrySet()) {
+        var tensor = String.valueOf(entry.getKey());
+        if (!CheckpointNames.isProjection(tensor)) {
+          throw new ModelFormatException(file + ": " + field + " names " + Json.show(tensor)
+              + ", expected the weight of a projection");
+        }
+        exceptions.put(tensor, format(field + "." + tensor, entry.getValue()));
+      }
+      return exceptions;
     }
 
     ModelFormatException unexpected(String field, Object value, String expected) {

@@ -6,7 +6,6 @@ import dev.nibble.ModelFormatException;
 import dev.nibble.NibbleException;
 import dev.nibble.UnsupportedException;
 import dev.nibble.io.CheckpointNames;
-import dev.nibble.io.DataType;
 import dev.nibble.io.Json;
 import dev.nibble.io.ModelSource;
 import dev.nibble.io.SafetensorsWriter;
@@ -17,10 +16,8 @@ import dev.nibble.tensor.QuantizedWeights;
 import dev.nibble.tensor.Tensor;
 import java.io.IOException;
 import java.lang.foreign.Arena;
-import java.lang.foreign.MemorySegment;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.attribute.PosixFileAttributeView;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -36,10 +33,6 @@ import java.util.Map;
  * nothing at the target.
  */
 public final class Quantizer {
-
-  /** Files of a model that the quantized one takes over, where they exist. */
-  private static final List<String> COPIED = List.of(CheckpointNames.TOKENIZER,
-      "tokenizer_config.json", "special_tokens_map.json", "generation_config.json");
 
   /** Hears how far the work is. */
   @FunctionalInterface
@@ -59,7 +52,7 @@ public final class Quantizer {
   private final Context context;
   private final Listener listener;
 
-  private Quantizer(ModelSource in, Scheme scheme, Context context, Listener listener) {
+  Quantizer(ModelSource in, Scheme scheme, Context context, Listener listener) {
     this.in = in;
     this.scheme = scheme;
     this.context = context;
@@ -82,7 +75,7 @@ public final class Quantizer {
    */
   public static void quantize(ModelSource in, Path out, Scheme scheme, Context context,
       Listener listener) {
-    requireFree(out);
+    OutputDirectory.requireFree(out);
     var quantizer = new Quantizer(in, scheme, context,
         listener == null ? (tensor, done, total) -> {} : listener);
     try {
@@ -92,24 +85,20 @@ public final class Quantizer {
     }
   }
 
-  private static void requireFree(Path out) {
-    if (!Files.exists(out)) {
-      return;
-    }
-    if (!Files.isDirectory(out)) {
-      throw new InvalidArgumentException(out + ": is a file, expected a directory to make");
-    }
-    try (var files = Files.newDirectoryStream(out)) {
-      if (files.iterator().hasNext()) {
-        throw new InvalidArgumentException(
-            out + ": is not empty, expected a directory that does not exist yet");
-      }
-    } catch (IOException e) {
-      throw new NibbleException(out + ": cannot be read: " + e, e);
-    }
+  private void run(Path out) throws IOException {
+    var config = quantizedConfig(in, scheme);
+    OutputDirectory.make(in, out, temporary -> {
+      writeTensors(temporary.resolve(CheckpointNames.WEIGHTS));
+      Files.write(temporary.resolve(CheckpointNames.CONFIG), config);
+    });
   }
 
-  private void run(Path out) throws IOException {
+  /**
+   * The {@code config.json} of a model quantized to scheme.
+   *
+   * @throws UnsupportedException if it is quantized already
+   */
+  static byte[] quantizedConfig(ModelSource in, Scheme scheme) {
     var configFile = in.describe(CheckpointNames.CONFIG);
     var config = Json.parseObject(in.read(CheckpointNames.CONFIG), configFile);
     if (CheckpointNames.isQuantized(config)) {
@@ -117,56 +106,7 @@ public final class Quantizer {
           + ", so the model is quantized already; expected F32, F16 or BF16 weights");
     }
     config.put(CheckpointNames.QUANTIZATION_CONFIG, QuantizationConfig.toMap(scheme));
-
-    Files.createDirectories(out.getParent());
-    var temporary = Files.createTempDirectory(out.getParent(), "." + out.getFileName() + ".");
-    // Ctrl-C ends the JVM without unwinding this thread.
-    var cleaner = new Thread(() -> deleteAll(temporary));
-    Runtime.getRuntime().addShutdownHook(cleaner);
-    try {
-      writeTensors(temporary.resolve(CheckpointNames.WEIGHTS));
-      for (var file : COPIED) {
-        if (in.has(file)) {
-          Files.write(temporary.resolve(file), in.read(file));
-        }
-      }
-      Files.write(temporary.resolve(CheckpointNames.CONFIG), Json.write(config));
-      publish(temporary, out);
-    } finally {
-      deleteAll(temporary);
-      try {
-        Runtime.getRuntime().removeShutdownHook(cleaner);
-      } catch (IllegalStateException e) {
-        // The JVM is going down, and the hook runs.
-      }
-    }
-  }
-
-  /** A temporary directory is for its owner alone; the result is as readable as any new one. */
-  private static void publish(Path temporary, Path out) throws IOException {
-    boolean existed = Files.exists(out);
-    if (!existed) {
-      Files.createDirectory(out);
-    }
-    // Not by the file store, which cannot be looked up in every container.
-    var source = Files.getFileAttributeView(out, PosixFileAttributeView.class);
-    var target = Files.getFileAttributeView(temporary, PosixFileAttributeView.class);
-    if (source != null && target != null) {
-      target.setPermissions(source.readAttributes().permissions());
-    }
-    Files.delete(out);
-    Files.move(temporary, out);
-  }
-
-  private static void deleteAll(Path directory) {
-    try (var files = Files.newDirectoryStream(directory)) {
-      for (var file : files) {
-        Files.deleteIfExists(file);
-      }
-      Files.deleteIfExists(directory);
-    } catch (IOException e) {
-      // Already published, or already gone.
-    }
+    return Json.write(config);
   }
 
   private void writeTensors(Path file) {
@@ -195,12 +135,13 @@ public final class Quantizer {
   /** The format a tensor gets, or null where it is copied. */
   private WeightFormat formatOf(String tensor) {
     if (CheckpointNames.isProjection(tensor)) {
-      return scheme.projections();
+      return scheme.formatOf(tensor);
     }
     return CheckpointNames.isEmbeddingOrHead(tensor) ? scheme.embedding() : null;
   }
 
-  private void addEntries(TensorInfo info, List<SafetensorsWriter.Entry> entries) {
+  /** Declares what a tensor of the model becomes. */
+  void addEntries(TensorInfo info, List<SafetensorsWriter.Entry> entries) {
     var format = formatOf(info.name());
     if (format == null) {
       entries.add(new SafetensorsWriter.Entry(info.name(), info.dataType(), info.shape()));
@@ -213,29 +154,12 @@ public final class Quantizer {
       throw info.problem("dtype " + info.dataType().safetensorsName()
           + ", expected F32, F16 or BF16");
     }
-    long rows = info.dim(0);
-    long cols = info.dim(1);
-    var name = info.name();
-    var code = format.code();
-    if (!code.isQuantized()) {
-      entries.add(new SafetensorsWriter.Entry(name, DataType.valueOf(code.name()), rows, cols));
-      return;
-    }
-    entries.add(new SafetensorsWriter.Entry(
-        CheckpointNames.codes(name), DataType.U8, rows, code.codeBytes(cols)));
-    if (code.highBytes(cols) > 0) {
-      entries.add(new SafetensorsWriter.Entry(
-          CheckpointNames.codesHigh(name), DataType.U8, rows, code.highBytes(cols)));
-    }
-    entries.add(new SafetensorsWriter.Entry(
-        CheckpointNames.scales(name), format.scale().dataType(), rows, format.groups(cols)));
-    if (format.factorCount(rows) > 0) {
-      entries.add(new SafetensorsWriter.Entry(
-          CheckpointNames.factors(name), DataType.F32, format.factorCount(rows)));
-    }
+    entries.addAll(
+        CanonicalParts.entries(info.name(), format, info.dim(0), info.dim(1)));
   }
 
-  private void write(TensorStore store, TensorInfo info, SafetensorsWriter writer) {
+  /** Writes what {@link #addEntries} declares. */
+  void write(TensorStore store, TensorInfo info, SafetensorsWriter writer) {
     var format = formatOf(info.name());
     if (format == null) {
       try (var arena = Arena.ofConfined()) {
@@ -248,22 +172,8 @@ public final class Quantizer {
     try (var weights = Tensor.allocate(info.dataType(), info.shape())) {
       store.read(info.name(), weights.segment());
       try (var quantized = quantize(info, weights, format)) {
-        var name = info.name();
-        if (!format.code().isQuantized()) {
-          writer.write(name, quantized.codes());
-          return;
-        }
-        writer.write(CheckpointNames.codes(name), quantized.codes());
-        writePart(writer, CheckpointNames.codesHigh(name), quantized.codesHigh());
-        writePart(writer, CheckpointNames.scales(name), quantized.scales());
-        writePart(writer, CheckpointNames.factors(name), quantized.factors());
+        CanonicalParts.write(writer, info.name(), quantized);
       }
-    }
-  }
-
-  private static void writePart(SafetensorsWriter writer, String name, MemorySegment part) {
-    if (part.byteSize() > 0) {
-      writer.write(name, part);
     }
   }
 

@@ -3,7 +3,10 @@ package dev.nibble.quantize;
 
 import dev.nibble.InvalidArgumentException;
 import dev.nibble.UnsupportedException;
+import java.util.Collections;
 import java.util.List;
+import java.util.Map;
+import java.util.TreeMap;
 
 /**
  * Which numbers a model runs on: the weights of its projections, what their inputs are rounded
@@ -33,41 +36,63 @@ import java.util.List;
  * @param activations the input of every projection; see {@link #headActivations} for the head
  * @param cache keys and values
  * @param embedding the embedding and the output head
+ * @param exceptions the projections that have a format of their own (mixed precision), by the name
+ *     of their tensor, {@code model.layers.0.mlp.down_proj.weight}; no named scheme has any
  */
 public record Scheme(
     String name,
     WeightFormat projections,
     ActivationType activations,
     KvType cache,
-    WeightFormat embedding) {
+    WeightFormat embedding,
+    Map<String, WeightFormat> exceptions) {
 
   private static final String CUSTOM = "custom";
 
   private static final List<Scheme> TABLE = List.of(
-      new Scheme("f32", WeightFormat.F32, ActivationType.F32, KvType.F32, WeightFormat.F32),
-      new Scheme("bf16", WeightFormat.BF16, ActivationType.A16, KvType.KV16, WeightFormat.BF16),
-      new Scheme("w4a8", WeightFormat.W4, ActivationType.A8F, KvType.KV4, WeightFormat.W8),
-      new Scheme("w4a8i", WeightFormat.W4, ActivationType.A8I, KvType.KV4, WeightFormat.W8),
-      new Scheme("w6a16", WeightFormat.W6, ActivationType.A16, KvType.KV8, WeightFormat.W8),
-      new Scheme("w6a8", WeightFormat.W6, ActivationType.A8F, KvType.KV8, WeightFormat.W8),
-      new Scheme("w8a8", WeightFormat.W8, ActivationType.A8I, KvType.KV8, WeightFormat.W8));
+      named("f32", WeightFormat.F32, ActivationType.F32, KvType.F32, WeightFormat.F32),
+      named("bf16", WeightFormat.BF16, ActivationType.A16, KvType.KV16, WeightFormat.BF16),
+      named("w4a8", WeightFormat.W4, ActivationType.A8F, KvType.KV4, WeightFormat.W8),
+      named("w4a8i", WeightFormat.W4, ActivationType.A8I, KvType.KV4, WeightFormat.W8),
+      named("w6a16", WeightFormat.W6, ActivationType.A16, KvType.KV8, WeightFormat.W8),
+      named("w6a8", WeightFormat.W6, ActivationType.A8F, KvType.KV8, WeightFormat.W8),
+      named("w8a8", WeightFormat.W8, ActivationType.A8I, KvType.KV8, WeightFormat.W8));
 
   /**
-   * Checks that every part is there and that a kernel exists for the projections.
+   * Checks that every part is there and that a kernel exists for the projections. Exceptions that
+   * are none are dropped.
    *
    * @throws InvalidArgumentException for a null part
    * @throws UnsupportedException naming the combinations that have a kernel
    */
   public Scheme {
     if (name == null || projections == null || activations == null || cache == null
-        || embedding == null) {
+        || embedding == null || exceptions == null) {
       throw new InvalidArgumentException("scheme: no part may be null");
     }
-    if (!activations.hasKernelFor(projections.code())) {
-      throw new UnsupportedException("weights " + projections.code().option()
+    requireKernel("", projections, activations);
+    var kept = new TreeMap<String, WeightFormat>();
+    for (var entry : exceptions.entrySet()) {
+      requireKernel(entry.getKey() + ": ", entry.getValue(), activations);
+      if (!entry.getValue().equals(projections)) {
+        kept.put(entry.getKey(), entry.getValue());
+      }
+    }
+    exceptions = Collections.unmodifiableMap(kept);
+  }
+
+  private static void requireKernel(
+      String where, WeightFormat format, ActivationType activations) {
+    if (!activations.hasKernelFor(format.code())) {
+      throw new UnsupportedException(where + "weights " + format.code().option()
           + " with activations " + activations.id() + ": no kernel; activations f32, a16 and a8f"
           + " go with any weights, a8i with w4, w6e2m3 and w8");
     }
+  }
+
+  private static Scheme named(String name, WeightFormat projections, ActivationType activations,
+      KvType cache, WeightFormat embedding) {
+    return new Scheme(name, projections, activations, cache, embedding, Map.of());
   }
 
   /** The names of the table above, in its order. */
@@ -108,27 +133,39 @@ public record Scheme(
         return scheme;
       }
     }
-    return new Scheme(CUSTOM, projections, activations, cache, embedding);
+    return named(CUSTOM, projections, activations, cache, embedding);
+  }
+
+  /** The format of a projection, by the name of its tensor. */
+  public WeightFormat formatOf(String projection) {
+    return exceptions.getOrDefault(projection, projections);
+  }
+
+  /** This scheme with a format of its own for each of these projections, and for no other. */
+  public Scheme withExceptions(Map<String, WeightFormat> exceptions) {
+    var without = of(projections, activations, cache, embedding);
+    var with = new Scheme(CUSTOM, projections, activations, cache, embedding, exceptions);
+    return with.exceptions.isEmpty() ? without : with;
   }
 
   /** This scheme with other projection weights. */
   public Scheme withProjections(WeightFormat projections) {
-    return of(projections, activations, cache, embedding);
+    return of(projections, activations, cache, embedding).withExceptions(exceptions);
   }
 
   /** This scheme with other activations. */
   public Scheme withActivations(ActivationType activations) {
-    return of(projections, activations, cache, embedding);
+    return of(projections, activations, cache, embedding).withExceptions(exceptions);
   }
 
   /** This scheme with another cache. */
   public Scheme withCache(KvType cache) {
-    return of(projections, activations, cache, embedding);
+    return of(projections, activations, cache, embedding).withExceptions(exceptions);
   }
 
   /** This scheme with another embedding and output head. */
   public Scheme withEmbedding(WeightFormat embedding) {
-    return of(projections, activations, cache, embedding);
+    return of(projections, activations, cache, embedding).withExceptions(exceptions);
   }
 
   /**
@@ -141,7 +178,9 @@ public record Scheme(
 
   /** For people, in one line. */
   public String describe() {
-    return name + " (weights " + projections.describe() + "; activations " + activations.id()
+    return name + " (weights " + projections.describe()
+        + (exceptions.isEmpty() ? "" : ", " + exceptions.size() + " of their own")
+        + "; activations " + activations.id()
         + "; cache " + cache.id() + "; embedding " + embedding.describe() + ")";
   }
 }

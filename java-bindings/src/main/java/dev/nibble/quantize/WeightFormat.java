@@ -30,6 +30,12 @@ public record WeightFormat(CodeType code, ScaleType scale, int groupSize) {
   public static final WeightFormat W8 = new WeightFormat(CodeType.I8, ScaleType.F32, 0);
 
   /**
+   * INT8 in groups of 32 with F32 scales: what other projects' matrices become where no format
+   * holds them exactly.
+   */
+  public static final WeightFormat FOREIGN = new WeightFormat(CodeType.I8, ScaleType.F32, 32);
+
+  /**
    * Checks the combination against the table in {@code nibble.h}.
    *
    * @throws InvalidArgumentException for a null part or a group size that is not legal
@@ -109,6 +115,12 @@ public record WeightFormat(CodeType code, ScaleType scale, int groupSize) {
       case POW2 -> rows;
       default -> 0;
     };
+  }
+
+  /** Bytes of all parts of an [rows, cols] matrix. */
+  public long bytes(long rows, long cols) {
+    return codeBytes(rows, cols) + highBytes(rows, cols) + scaleBytes(rows, cols)
+        + 4 * factorCount(rows);
   }
 
   /** For people: {@code w4, e4m3 scales for groups of 128}. */

@@ -27,10 +27,13 @@ import java.util.function.ToIntFunction;
  * here may outlive the context.
  */
 public final class Context implements AutoCloseable {
+  private static final String CPU = "cpu";
+
   private final MemorySegment handle;
   private final int threads;
   private final String device;
   private final Leases leases = new Leases("the context");
+  private Operation.Operands recorded; // what a graph in the making reaches, or null
 
   private Context(MemorySegment handle, String device) {
     this.handle = handle;
@@ -40,18 +43,20 @@ public final class Context implements AutoCloseable {
 
   /** A context on the CPU with as many threads as this process may use. */
   public static Context create() {
-    return create("cpu", 0);
+    return create(CPU, 0);
   }
 
   /**
    * A context on device.
    *
-   * @param device {@code cpu}
-   * @param threads 1 to 1024, or 0 for as many as this process may use
+   * @param device {@code cpu}, or {@code cuda:N} for an NVIDIA GPU
+   * @param threads 1 to 1024, or 0 for as many as this process may use; on a GPU they quantize
+   *     and pack weights
    * @throws dev.nibble.UnsupportedException if the device cannot be used, with the reason
    */
   public static Context create(String device, int threads) {
     NativeLibrary.load();
+    NativeLibrary.prepareDevice(device);
     try (var arena = Arena.ofConfined()) {
       var name = arena.allocateFrom(device);
       return new Context(
@@ -69,8 +74,14 @@ public final class Context implements AutoCloseable {
     return device;
   }
 
+  /** Whether this is the CPU, whose memory is ordinary memory. */
+  public boolean isCpu() {
+    return device.equals(CPU);
+  }
+
   /**
-   * Measures how fast this context's threads together read memory, in bytes a second.
+   * Measures how fast this context's threads together read memory, in bytes a second; on a GPU,
+   * how fast a kernel that copies reads and writes the GPU's memory.
    *
    * @param bufferBytes at least 1 MiB, and four times the last-level cache to measure memory
    * @param repeats 1 to 1000 passes, of which the best counts
@@ -81,6 +92,82 @@ public final class Context implements AutoCloseable {
       Status.check(nibble_h.nb_measure_read_bandwidth(handle, bufferBytes, repeats, result));
       return result.get(ValueLayout.JAVA_DOUBLE, 0);
     }
+  }
+
+  // ---- memory -----------------------------------------------------------------------------
+
+  /**
+   * An empty arena in the memory that this context's device reaches fastest: operators use tensors
+   * there in place, without copying.
+   *
+   * @param what the arena as messages call it, for example {@code the session}
+   */
+  public TensorArena newArena(String what) {
+    return new TensorArena(what, isCpu() ? null : this);
+  }
+
+  /**
+   * Copies the first rows of a tensor to those of another, between ordinary memory and this
+   * context's device or within either; in order with the context's operators. Allocates nothing.
+   *
+   * @param from and to: of one type and one size of a row
+   */
+  public void copy(Tensor from, Tensor to, long rows) {
+    if (from.type() != to.type() || from.rowBytes() != to.rowBytes()) {
+      throw new InvalidArgumentException(
+          "to: " + to + " given, expected the type and rows of from, " + from);
+    }
+    Operation.checkRows(0, rows, Math.min(from.dim(0), to.dim(0)), "from or to");
+    copyBytes(from, to, rows * from.rowBytes());
+  }
+
+  /** Copies the first bytes, which both must hold. */
+  void copyBytes(Tensor from, Tensor to, long bytes) {
+    leases.acquire();
+    try {
+      from.leases().acquire();
+      try {
+        to.leases().acquire();
+        try {
+          Status.check(nibble_h.nb_memory_copy(handle, to.data(), from.data(), bytes));
+          if (recorded != null) {
+            recorded.add(leases);
+            recorded.add(from.leases());
+            recorded.add(to.leases());
+          }
+        } finally {
+          to.leases().release();
+        }
+      } finally {
+        from.leases().release();
+      }
+    } finally {
+      leases.release();
+    }
+  }
+
+  /**
+   * Waits for everything that this context has started.
+   *
+   * @throws dev.nibble.DeviceException if something of it failed
+   */
+  public void synchronize() {
+    leases.acquire();
+    try {
+      Status.check(nibble_h.nb_synchronize(handle));
+    } finally {
+      leases.release();
+    }
+  }
+
+  MemorySegment allocateMemory(long bytes) {
+    try (var call = new Call()) {
+      return make(call.arena, out -> nibble_h.nb_memory_allocate(handle, bytes, out));
+    }
+  }
+
+  static void freeMemory(MemorySegment memory) {
+    Status.check(nibble_h.nb_memory_free(memory));
   }
 
   // ---- weights ----------------------------------------------------------------------------
@@ -245,6 +332,11 @@ public final class Context implements AutoCloseable {
     return new SwiGluMatMul(this, activation, x, norm, gate, gateBias, up, upBias, output);
   }
 
+  /** Binds output = silu(gate) * up, elementwise; all F32 [rows, N]; output may be gate or up. */
+  public SwiGlu bindSwiGlu(Tensor gate, Tensor up, Tensor output) {
+    return new SwiGlu(this, gate, up, output);
+  }
+
   /** Binds output[i] = row ids[i] of table; ids I32 [rows], output F32 [rows, K]. */
   public Embedding bindEmbedding(PackedMatrix table, Tensor ids, Tensor output) {
     return new Embedding(this, table, ids, output);
@@ -271,6 +363,89 @@ public final class Context implements AutoCloseable {
   public Attention bindAttention(
       int layer, Tensor q, float scale, SequenceBatch batch, Tensor output) {
     return new Attention(this, layer, q, scale, batch, output);
+  }
+
+  /**
+   * Binds ids[r] = the column of the largest of row r of logits, the first of equals; -1 - (the
+   * first column that holds NaN or infinity) where there is one.
+   *
+   * @param logits F32 [rows, N]; ids is I32 [rows]
+   */
+  public Argmax bindArgmax(Tensor logits, Tensor ids) {
+    return new Argmax(this, logits, ids);
+  }
+
+  /**
+   * Binds ids[r] = a column of row r of logits, drawn by uniforms[r] from softmax(row /
+   * temperature) after top-k, top-p and min-p, in this order; what {@link #bindArgmax} gives where
+   * temperature is 0 or a logit is not a number. The same logits and uniforms give the same ids on
+   * every device.
+   *
+   * @param logits F32 [rows, N], N up to 2^22
+   * @param temperature 0 to 100
+   * @param topK 0 for all
+   * @param topP above 0, 1 for all
+   * @param minP 0 for all
+   * @param uniforms F64 [rows], each at least 0 and below 1
+   * @param ids I32 [rows]
+   */
+  public Sample bindSample(Tensor logits, float temperature, int topK, float topP, float minP,
+      Tensor uniforms, Tensor ids) {
+    return new Sample(this, logits, temperature, topK, topP, minP, uniforms, ids);
+  }
+
+  /**
+   * Binds the repeat penalty in place: logits of tokens are divided by penalty where positive and
+   * multiplied by it elsewhere.
+   *
+   * @param logits F32 [N] or [1, N]
+   * @param tokens I32, none twice; those outside 0 .. N-1 are passed over
+   * @param penalty finite, above 0
+   */
+  public Penalize bindPenalize(Tensor logits, Tensor tokens, float penalty) {
+    return new Penalize(this, logits, tokens, penalty);
+  }
+
+  // ---- graphs -------------------------------------------------------------------------------
+
+  /**
+   * Records the operations that calls runs, and the copies it makes on this context, without
+   * running them; a {@link Graph} then runs them all at the cost of one. All tensors must be of
+   * {@link #newArena} of this context. Nobody else may use the context meanwhile.
+   *
+   * @param maxTokens no launch will have a sequence that ends behind this many tokens
+   * @param batch the sequences of all recorded operations that take any
+   */
+  public Graph record(long maxTokens, SequenceBatch batch, Runnable calls) {
+    var operands = new Operation.Operands();
+    operands.add(leases);
+    operands.add(batch);
+    var graph = MemorySegment.NULL;
+    try (var call = new Call()) {
+      Status.check(nibble_h.nb_graph_begin(handle, maxTokens));
+      boolean complete = false;
+      recorded = operands;
+      try {
+        calls.run();
+        complete = true;
+      } finally {
+        recorded = null;
+        if (complete) {
+          graph = make(call.arena, out -> nibble_h.nb_graph_end(handle, out));
+        } else {
+          // What went wrong is on its way already.
+          var out = call.arena.allocate(ValueLayout.ADDRESS);
+          nibble_h.nb_graph_end(handle, out);
+          nibble_h.nb_graph_destroy(out.get(ValueLayout.ADDRESS, 0));
+        }
+      }
+    }
+    return new Graph(this, operands, batch, graph);
+  }
+
+  /** What the graph in the making reaches; null when there is none. */
+  Operation.Operands recorded() {
+    return recorded;
   }
 
   // ---- operators at once ----------------------------------------------------------------------
@@ -360,7 +535,7 @@ public final class Context implements AutoCloseable {
     Tensor.check(name, other, DataType.F32, first.dim(0), first.dim(1));
   }
 
-  private static MemorySegment describe(Arena arena, WeightFormat format) {
+  static MemorySegment describe(Arena arena, WeightFormat format) {
     var struct = nb_weight_format.allocate(arena);
     nb_weight_format.struct_size(struct, nb_weight_format.sizeof());
     nb_weight_format.code_type(struct, format.code().nativeId());
@@ -377,7 +552,7 @@ public final class Context implements AutoCloseable {
   }
 
   /** One call: leases on this context and the operands, and memory for descriptors. */
-  private final class Call implements AutoCloseable {
+  final class Call implements AutoCloseable {
     final Arena arena = Arena.ofConfined();
     private final Leases[] operands;
     private int taken;

@@ -18,7 +18,7 @@ final class Descriptor {
   static MemorySegment of(SegmentAllocator allocator, Tensor tensor) {
     return tensor == null
         ? MemorySegment.NULL
-        : of(allocator, tensor.type().nativeId(), tensor.segment(), tensor.shapeArray());
+        : of(allocator, tensor.type().nativeId(), tensor.data(), tensor.shapeArray());
   }
 
   /** A descriptor of dense row-major memory; {@code nativeType} is an {@code nb_dtype}. */

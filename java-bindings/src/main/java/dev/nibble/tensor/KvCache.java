@@ -98,6 +98,33 @@ public final class KvCache implements AutoCloseable {
     this.bytes = nibble_h.nb_kv_cache_bytes(handle);
   }
 
+  /**
+   * Sets the scales of a layer's keys behind the rotation (FireQ's post-RoPE scaling, arXiv
+   * 2505.20839): from now on rotated keys are divided by them before they are stored, and rotated
+   * queries multiplied, as {@code nb_kv_cache_set_key_scales} defines it.
+   *
+   * @param layer 0-based; it must hold no tokens
+   * @param scales [kvHeads, headDim], positive normal numbers; null for ones
+   * @throws dev.nibble.UnsupportedException if the cache is not on the CPU
+   */
+  public void setKeyScales(int layer, float[] scales) {
+    leases.acquireExclusive();
+    try (var arena = Arena.ofConfined()) {
+      var struct = scales == null
+          ? MemorySegment.NULL
+          : Descriptor.of(arena, nibble_h.NB_F32(),
+              arena.allocateFrom(ValueLayout.JAVA_FLOAT, scales), options.kvHeads(),
+              options.headDim());
+      if (scales != null && scales.length != options.kvHeads() * options.headDim()) {
+        throw new InvalidArgumentException("scales: " + scales.length + " given, expected one for"
+            + " each of " + options.kvHeads() + " heads of " + options.headDim());
+      }
+      Status.check(nibble_h.nb_kv_cache_set_key_scales(handle, layer, struct));
+    } finally {
+      leases.releaseExclusive();
+    }
+  }
+
   /** What the cache was made with. */
   public Options options() {
     return options;

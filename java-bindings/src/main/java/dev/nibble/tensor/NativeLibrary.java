@@ -28,9 +28,13 @@ public final class NativeLibrary {
   /** The environment variable that names the library's file. */
   public static final String PATH_VARIABLE = "NIBBLE_LIBRARY";
 
+  private static final int LINE_BYTES = 1024; // more than any line needs
+
   private static volatile boolean loaded;
   private static NibbleException failure;
   private static String origin;
+  private static boolean fromJar;
+  private static boolean cudaPrepared;
 
   private NativeLibrary() {}
 
@@ -81,14 +85,65 @@ public final class NativeLibrary {
     return nibble_h.nb_available_threads();
   }
 
+  /**
+   * Loads the library and, for a CUDA device, has it open the plug-in of the jar. To be called
+   * before a device's name is passed to the library.
+   */
+  static void prepareDevice(String device) {
+    load();
+    if (device.startsWith("cuda")) {
+      openCudaPlugin();
+    }
+  }
+
+  private static synchronized void openCudaPlugin() {
+    // A library with a file of its own has the plug-in beside it.
+    if (fromJar && !cudaPrepared) {
+      BundledLibrary.openCudaPlugin();
+      cudaPrepared = true;
+    }
+  }
+
   /** Why device ({@code cpu}, {@code cuda:0}) cannot be used; empty if it can. */
   public static Optional<String> deviceProblem(String device) {
-    load();
+    prepareDevice(device);
     try (var arena = Arena.ofConfined()) {
       Status.check(nibble_h.nb_device_status(arena.allocateFrom(device)));
       return Optional.empty();
     } catch (UnsupportedException | DeviceException e) {
       return Optional.of(e.getMessage());
+    }
+  }
+
+  /**
+   * The GPU generations that the CUDA plug-in has kernels for, for example {@code sm_89}; empty
+   * where this build has no plug-in. Needs no driver.
+   */
+  public static List<String> cudaTargets() {
+    load();
+    try (var arena = Arena.ofConfined()) {
+      prepareDevice("cuda:0");
+      var buffer = arena.allocate(LINE_BYTES);
+      Status.check(nibble_h.nb_cuda_targets(buffer, buffer.byteSize()));
+      return List.of(buffer.getString(0).split(" "));
+    } catch (UnsupportedException e) {
+      return List.of();
+    }
+  }
+
+  /**
+   * One line about a device that can be used: its name and size.
+   *
+   * @throws UnsupportedException if it cannot be used, with the reason
+   */
+  public static String describeDevice(String device) {
+    load();
+    prepareDevice(device);
+    try (var arena = Arena.ofConfined()) {
+      var buffer = arena.allocate(LINE_BYTES);
+      Status.check(
+          nibble_h.nb_device_describe(arena.allocateFrom(device), buffer, buffer.byteSize()));
+      return buffer.getString(0);
     }
   }
 
@@ -108,6 +163,7 @@ public final class NativeLibrary {
         loadFile(Path.of(variable), "environment variable " + PATH_VARIABLE);
       } else {
         origin = BundledLibrary.load();
+        fromJar = true;
       }
       int version = nibble_h.nb_abi_version();
       if (version != nibble_h.NB_ABI_VERSION()) {

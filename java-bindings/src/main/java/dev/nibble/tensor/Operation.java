@@ -6,6 +6,7 @@ import dev.nibble.io.DataType;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.LinkedHashSet;
+import java.util.List;
 import java.util.Set;
 
 /**
@@ -16,14 +17,19 @@ import java.util.Set;
  * <p>Each run holds leases on the context, matrices, tensors and caches it reaches; if one of them
  * is closed, it throws {@link dev.nibble.ClosedException}. An operation serves one thread at a time
  * and throws {@link dev.nibble.ConcurrentUseException} otherwise. Its descriptors are collected
- * with it; there is nothing to close.
+ * with it; there is nothing to close but a {@link Graph}.
+ *
+ * <p>Where all tensors lie on a device, a run returns when it has started there; runs follow one
+ * another in order.
  */
 public abstract sealed class Operation
-    permits MatMul, SwiGluMatMul, Embedding, RopeAngles, RopeAppend, Attention {
+    permits MatMul, SwiGluMatMul, SwiGlu, Embedding, RopeAngles, RopeAppend, Attention, Argmax, Sample,
+        Penalize, Graph {
   private final Leases self;
   private final Leases[] shared;
   private final Leases[] exclusive;
-  final MemorySegment handle;
+  private final Context context;
+  final MemorySegment handle; // the context's
 
   /** Collects the operands while a subclass is built. */
   static final class Operands {
@@ -57,6 +63,16 @@ public abstract sealed class Operation
       return add(norm.weight());
     }
 
+    /** Registers what the call of a graph reaches. */
+    void add(Operation operation) {
+      shared.addAll(List.of(operation.shared));
+      exclusive.addAll(List.of(operation.exclusive));
+    }
+
+    void add(Leases leases) {
+      shared.add(leases);
+    }
+
     void add(SequenceBatch batch) {
       exclusive.add(batch.leases());
       for (var cache : batch.caches()) {
@@ -67,6 +83,7 @@ public abstract sealed class Operation
 
   Operation(String name, Context context, Operands operands) {
     this.self = new Leases(name);
+    this.context = context;
     this.handle = context.handle();
     operands.shared.add(context.leases());
     this.shared = operands.shared.toArray(Leases[]::new);
@@ -87,11 +104,20 @@ public abstract sealed class Operation
         exclusive[takenExclusive].acquireExclusive();
       }
       all = true;
+      var recorded = context.recorded();
+      if (recorded != null) {
+        recorded.add(this);
+      }
     } finally {
       if (!all) {
         end(taken, takenExclusive);
       }
     }
+  }
+
+  /** Closes the operation itself; true for the first call, after runs have ended. */
+  final boolean closeSelf() {
+    return self.close();
   }
 
   /** Returns every lease. */

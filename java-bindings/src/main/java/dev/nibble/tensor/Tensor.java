@@ -10,7 +10,8 @@ import java.util.Arrays;
 import java.util.Objects;
 
 /**
- * A dense, row-major view of native memory: a type, a shape of 1 to 4 sizes and a segment.
+ * A dense, row-major view of native memory or of a device's memory: a type, a shape of 1 to 4
+ * sizes and a segment. What lies on a device is read and written by copying.
  *
  * <p>A tensor of {@link #allocate} or {@link #of} owns its memory and is closed by its user; one of
  * a {@link TensorArena} lives as long as the arena; one of {@link #borrow} lives as long as the
@@ -23,15 +24,18 @@ public final class Tensor implements AutoCloseable {
   private final MemorySegment segment;
   private final long address;
   private final long rowBytes;
+  private final Context device; // whose memory this is; null for ordinary memory
   private final Leases leases;
   private final TensorArena owned; // what close() closes, or null
 
-  Tensor(DataType type, long[] shape, MemorySegment segment, Leases leases, TensorArena owned) {
+  Tensor(DataType type, long[] shape, MemorySegment segment, Context device, Leases leases,
+      TensorArena owned) {
     this.type = type;
     this.shape = shape;
     this.segment = segment;
     this.address = segment.address();
     this.rowBytes = shape[0] == 0 ? 0 : segment.byteSize() / shape[0];
+    this.device = device;
     this.leases = leases;
     this.owned = owned;
   }
@@ -44,7 +48,7 @@ public final class Tensor implements AutoCloseable {
   public static Tensor allocate(DataType type, long... shape) {
     var arena = new TensorArena("the tensor");
     var view = arena.allocate(type, shape);
-    return new Tensor(type, view.shape, view.segment, arena.leases(), arena);
+    return new Tensor(type, view.shape, view.segment, null, arena.leases(), arena);
   }
 
   /** A new F32 tensor with a copy of values, whose number is the product of shape. */
@@ -88,7 +92,7 @@ public final class Tensor implements AutoCloseable {
           + describe(type, shape) + " needs " + bytes);
     }
     var exact = segment.asSlice(0, bytes);
-    return new Tensor(type, shape.clone(), exact, new BorrowedLeases(exact), null);
+    return new Tensor(type, shape.clone(), exact, null, new BorrowedLeases(exact), null);
   }
 
   /** The element type. */
@@ -124,8 +128,25 @@ public final class Tensor implements AutoCloseable {
   /**
    * The memory of this view, bounded to it. Access after close throws {@link
    * IllegalStateException}.
+   *
+   * @throws UnsupportedException if the tensor lies on a device, where only {@link Context#copy},
+   *     {@link #toFloats} and {@link #copyFrom} reach it
    */
   public MemorySegment segment() {
+    if (device != null) {
+      throw new UnsupportedException("the tensor " + this + " lies in the memory of "
+          + device.device() + ", which Java cannot reach; copy it with Context.copy or toFloats");
+    }
+    return segment;
+  }
+
+  /** Whether the elements lie in the memory of a device other than the CPU. */
+  public boolean onDevice() {
+    return device != null;
+  }
+
+  /** The memory, to be passed on to native code only. */
+  MemorySegment data() {
     return segment;
   }
 
@@ -141,12 +162,19 @@ public final class Tensor implements AutoCloseable {
     var view = shape.clone();
     view[0] = rows;
     return new Tensor(
-        type, view, segment.asSlice(firstRow * rowBytes, rows * rowBytes), leases, null);
+        type, view, segment.asSlice(firstRow * rowBytes, rows * rowBytes), device, leases,
+        null);
   }
 
   /** A copy of an F32 tensor's elements. */
   public float[] toFloats() {
     check("tensor", this, DataType.F32, shape);
+    if (device != null) {
+      try (var host = allocate(type, shape)) {
+        device.copy(this, host, shape[0]);
+        return host.toFloats();
+      }
+    }
     leases.acquire();
     try {
       return segment.toArray(ValueLayout.JAVA_FLOAT);
@@ -161,6 +189,12 @@ public final class Tensor implements AutoCloseable {
     if (values.length > size()) {
       throw new InvalidArgumentException(
           "values: " + values.length + " given, but the tensor " + this + " has " + size());
+    }
+    if (device != null) {
+      try (var host = of(values, values.length)) {
+        device.copyBytes(host, this, host.byteSize());
+      }
+      return;
     }
     leases.acquire();
     try {
@@ -212,7 +246,7 @@ public final class Tensor implements AutoCloseable {
     }
     if (type.nativeId() == 0) {
       throw new UnsupportedException("tensor type " + type
-          + " has no native counterpart, expected F32, F16, BF16, E4M3, E5M2, I8, U8 or I32");
+          + " has no native counterpart, expected F32, F16, BF16, E4M3, E5M2, I8, U8, I32 or F64");
     }
     long bytes = type.bytes();
     try {

@@ -17,7 +17,9 @@ import java.lang.foreign.ValueLayout;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.stream.Collectors;
@@ -29,7 +31,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 class MainTest {
 
-  private static final String TALES = resource("fable-4m/tales.txt").toString();
+  private static final String TALES = resource("dev/nibble/texts/tales.txt").toString();
 
   @TempDir private Path directory;
 
@@ -241,6 +243,34 @@ class MainTest {
     CommandLineRun.of(concat(prompt, copy, "--scheme", "w8a8"))
         .isRefusedWith("already quantized");
     CommandLineRun.of(concat(prompt, copy, "--kv", "kv16")).succeeds();
+  }
+
+  @Test
+  void evalComparesSchemesWithTheOriginal() throws IOException {
+    var text = Files.writeString(directory.resolve("text.txt"),
+        Files.readString(Path.of(TALES)).substring(0, 1500)).toString();
+    var run = CommandLineRun.of("eval", "--schemes", "f32,w6a16,w4a8", "--text", text, "--json");
+    var rows = (List<?>) Json.parse(run.succeeds().out().getBytes(StandardCharsets.UTF_8), "out");
+    assertThat(rows).hasSize(6);
+    var names = new ArrayList<String>();
+    for (var row : rows) {
+      var map = (Map<?, ?>) row;
+      names.add(map.get("model") + " " + map.get("scheme"));
+      assertThat((Double) map.get("nll")).isBetween(2.0, 7.0);
+      assertThat((Double) map.get("top1")).isBetween(0.1, 1.0);
+      if (map.get("scheme").equals("f32")) {
+        assertThat((Double) map.get("kl")).isLessThan(1e-9);
+        assertThat((Double) map.get("bits_per_weight")).isEqualTo(32);
+      } else {
+        assertThat((Double) map.get("kl")).isGreaterThan(1e-4);
+      }
+    }
+    assertThat(names).containsExactly("fable-4m f32", "fable-4m w6a16", "fable-4m w4a8",
+        "fable-4m-outliers f32", "fable-4m-outliers w6a16", "fable-4m-outliers w4a8");
+    CommandLineRun.of("eval", "--schemes", "w5", "--text", text).isRefusedWith("w5", "w4a8");
+    CommandLineRun.of("eval", "--schemes", "mixed-x", "--text", text).isRefusedWith("mixed-x");
+    CommandLineRun.of("eval", "--schemes", "f32", "--text", directory.resolve("no").toString())
+        .isRefusedWith("no such file");
   }
 
   private static String[] concat(String[] first, String... second) {

@@ -52,7 +52,7 @@ public final class Models {
 
   /** The original tales that the embedded model is scored on. */
   public static String tales() {
-    try (var in = Models.class.getResourceAsStream("/fable-4m/tales.txt")) {
+    try (var in = Models.class.getResourceAsStream("/dev/nibble/texts/tales.txt")) {
       return new String(in.readAllBytes(), StandardCharsets.UTF_8);
     } catch (IOException e) {
       throw new UncheckedIOException(e);

@@ -27,6 +27,22 @@ class QuantizationConfigTest {
     }
     comesBack(Scheme.of("w4a8").withCache(KvType.F32)
         .withProjections(new WeightFormat(CodeType.I4, ScaleType.POW2, 32)));
+    comesBack(Scheme.of("w4a8").withExceptions(Map.of(
+        "model.layers.0.mlp.down_proj.weight", WeightFormat.W8,
+        "model.layers.11.self_attn.k_proj.weight", WeightFormat.W6)));
+  }
+
+  @ParameterizedTest
+  @CsvSource(delimiter = '|', quoteCharacter = '`', textBlock = """
+      [1]                                               | exceptions is [1]
+      {"lm_head.weight": {}}                            | exceptions names "lm_head.weight"
+      {"model.layers.0.mlp.up_proj.weight": {"code": 4}} | up_proj.weight.code is 4""")
+  void wrongExceptionsAreNamed(String value, String message) {
+    var map = QuantizationConfig.toMap(Scheme.of("w4a8"));
+    var json = new String(Json.write(Map.of("quantization_config", map)), StandardCharsets.UTF_8);
+    var changed = json.strip().replaceFirst("}\\s*}$", ", \"exceptions\": " + value + "}}");
+    assertThatThrownBy(() -> parse(changed)).isExactlyInstanceOf(ModelFormatException.class)
+        .hasMessageContainingAll("config.json", message);
   }
 
   private static void comesBack(Scheme scheme) {
