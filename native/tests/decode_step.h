@@ -272,7 +272,9 @@ inline void ExpectGraphRepeatsCalls(nb_context* context, const StepScheme& schem
       }
     }
     // One sequence alone may repeat a token, and then itself: its values are all the same.
-    if (sequences > 1) EXPECT_NE(calls.logits.front(), calls.logits.back()) << "nothing moves";
+    if (sequences > 1) {
+      EXPECT_NE(calls.logits.front(), calls.logits.back()) << "nothing moves";
+    }
   }
 }
 
