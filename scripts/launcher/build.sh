@@ -32,6 +32,10 @@ build_all() {
   ensure_jdk
   # As of now: a file that changes while the build runs makes it stale.
   touch "$build_dir/launcher.stamp.new"
+  local with_cuda=""
+  if [[ "${arguments[0]:-}" == info ]]; then
+    with_cuda=AUTO
+  fi
   build_native release nibble_jar_resources
   build_java
   build_aot_cache
@@ -62,10 +66,12 @@ build_native() {
   if [[ "${CI:-}" == true ]]; then
     options+=(-DNIBBLE_WARNINGS_AS_ERRORS=ON)
   fi
-  # Compiling the CUDA kernels takes many minutes: only where they are asked for, or where there is
-  # a GPU for them. CMake remembers it for the builds that follow in the same folder.
-  if [[ -n "${with_cuda:-}" ]] || { [[ "$preset" == release ]] && have_gpu && have_nvcc; }; then
-    options+=(-DNIBBLE_CUDA=ON)
+  # Compiling the CUDA kernels takes minutes: only for info and the tests (with_cuda says how), or
+  # where there is a GPU for them. CMake remembers it for the builds that follow in the same folder.
+  if [[ -n "${with_cuda:-}" ]]; then
+    options+=("-DNIBBLE_CUDA=$with_cuda")
+  elif [[ "$preset" == release ]] && have_gpu; then
+    options+=(-DNIBBLE_CUDA=AUTO)
   fi
   progress "$title" 0 "configuring"
   logged "$title" "$log" quietly in_root cmake --preset "$preset" ${options[@]+"${options[@]}"} ||

@@ -125,6 +125,11 @@ test_build() {
           printf "#!/bin/bash\n" >build/release/bench/nibble_bench
           chmod +x build/release/bench/nibble_bench
         fi ;;
+      *-DNIBBLE_CUDA=*)
+        mkdir -p build/release
+        echo "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" >build/release/CMakeCache.txt
+        echo "NIBBLE_CUDA:STRING=$(sed "s/.*-DNIBBLE_CUDA=//; s/ .*//" <<<"$*")" \
+          >>build/release/CMakeCache.txt ;;
     esac'
   stand_in "$work/tools" mvn '
     mkdir -p java-bindings/target
@@ -241,9 +246,21 @@ test_arm() {
   fi
 }
 
-# Machines without a CUDA compiler, and without a GPU.
+# Machines without a CUDA compiler, and without a GPU; which commands build the plug-in.
 test_cuda() {
-  local tool
+  local tool cache="$work/tree/build/release/CMakeCache.txt"
+  local with_nvcc=(env -u CI PATH="$work/nvcc:$work/tools:/usr/bin:/bin" "$work/tree/nibble")
+  stand_in "$work/nvcc" nvcc 'exit 0'
+  printf '%s\n' "CMAKE_HOME_DIRECTORY:INTERNAL=$(readlink -f "$work/tree")" \
+    "NIBBLE_CUDA:STRING=OFF" >"$cache"
+  "${with_nvcc[@]}" generate >/dev/null 2>&1
+  : >"$calls"
+  expect "generate does not build the plug-in" 0 'Main\|generate\|' "${with_nvcc[@]}" generate
+  expect "nor anything else" 0 '^0$' bash -c 'wc -l <"$0"' "$calls"
+  expect "info builds it" 0 'Main\|info\|' "${with_nvcc[@]}" info
+  expect "where the toolkit allows" 0 'NIBBLE_CUDA:STRING=AUTO' cat "$cache"
+  expect "info builds it once" 0 'Main\|info\|' "${with_nvcc[@]}" info
+  expect "that is, once" 0 "^1$" grep -c "^build$" "$calls"
   mkdir -p "$work/cuda"
   for tool in bash cat dirname env mkdir readlink; do
     ln -s "$(command -v "$tool")" "$work/cuda/$tool"

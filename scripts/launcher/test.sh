@@ -36,7 +36,12 @@ run_tests() {
   local arm_skipped=""
   choose_arm_suite
 
-  native_suite test "C++ tests" # where the CUDA kernels are built, theirs are among them
+  # Where there is a CUDA compiler, the tests of its kernels are among them.
+  with_cuda=AUTO native_suite test "C++ tests"
+  if [[ ! -f "$emulated_driver" ]]; then
+    say "$(printf '%-16s skipped: %s' "CUDA kernels" \
+      "$(sed -n 's/^-- CUDA: off: //p' "$build_dir/logs/native-test.log")")"
+  fi
   native_suite asan "sanitized C++"
   arm_suite
   java_suite
@@ -75,10 +80,11 @@ native_suite() {
 # The tests of the CUDA half alone: the kernels in the emulator, and the whole library on it. With
 # a word, on that GPU of this machine instead (the C++ tests one at a time).
 cuda_suite() {
-  local log="$build_dir/logs/test-cuda.log" parallel driver with_cuda=1
+  local log="$build_dir/logs/test-cuda.log" parallel driver with_cuda=ON
   parallel="$(nproc)"
   : >"$log"
-  if ! build_native test kernels_cuda_tests nibble_cuda nibble_emulated_cuda nibble_gpu_verify; then
+  if ! build_native test kernels_cuda_tests nibble_jar_resources nibble_emulated_cuda \
+    nibble_gpu_verify; then
     count "CUDA kernels" 0 1 "$build_dir/logs/native-test.log"
     return
   fi

@@ -8,6 +8,7 @@ import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
 
@@ -21,6 +22,13 @@ import java.util.concurrent.TimeUnit;
 final class CudaProcess {
   private static final String DRIVER = "nibble.test.cuda.driver";
   private static final String REAL = "device";
+
+  /** Whose PTX the plug-in carries as it ships; the emulator runs no machine code. */
+  private static final int SHIPPED_PTX = 89;
+
+  /** Of the emulator: a library beside a plug-in with the PTX of every generation. */
+  private static final String LIBRARY_WITH_PTX = "with_ptx/libnibble.so";
+
   private static final int MINUTES = 8;
 
   private CudaProcess() {}
@@ -40,16 +48,21 @@ final class CudaProcess {
         Path.of(System.getProperty("java.home"), "bin", "java").toString(), "-Xmx1g", "-esa",
         "-XX:+UseSerialGC", "--enable-native-access=ALL-UNNAMED", "-Dai.djl.offline=true",
         "-cp", System.getProperty("java.class.path")));
+    boolean emulated = !driver.equals(REAL);
+    var properties = new LinkedHashMap<String, String>();
     for (var name : INHERITED) {
-      if (System.getProperty(name) != null) {
-        command.add("-D" + name + "=" + System.getProperty(name));
-      }
+      properties.computeIfAbsent(name, System::getProperty);
     }
+    if (emulated && generation != SHIPPED_PTX) {
+      properties.put("nibble.library.path",
+          Path.of(driver).resolveSibling(LIBRARY_WITH_PTX).toString());
+    }
+    properties.forEach((name, value) -> command.add("-D" + name + "=" + value));
     command.add(CudaChecks.class.getName());
     command.addAll(List.of(check));
     var builder = new ProcessBuilder(command).redirectErrorStream(true);
     builder.environment().put("RUST_FLAVOR", "cpu"); // the tokenizer's library
-    if (!driver.equals(REAL)) {
+    if (emulated) {
       builder.environment().put("NIBBLE_CUDA_DRIVER", driver);
       builder.environment().put("NIBBLE_EMULATED_SM", String.valueOf(generation));
     }
