@@ -28,27 +28,6 @@
 
 namespace nibble::cuda {
 
-// The functions of a family (weights.h).
-struct StripFamily {
-  std::string (*unsupported)(const WeightFormat&, int64_t, int64_t, DType, int);
-  int64_t (*packed_bytes)(const WeightFormat&, int64_t, int64_t);
-  int64_t (*row_blocks)(int64_t);
-  void (*pack)(const WeightFormat&, int64_t, int64_t, const CanonicalWeights&, int64_t, uint8_t*);
-  void (*unpack)(const WeightFormat&, int64_t, int64_t, const uint8_t*, int64_t,
-                 const CanonicalWeights&);
-  int64_t (*scratch_bytes)(const Device&, const WeightFormat&, int64_t, int64_t, int64_t);
-  Status (*run)(Device&, const DeviceWeights&, const GemmLeft&, const GemmResult&, const Scratch&);
-  Status (*run_swiglu)(Device&, const DeviceWeights&, const DeviceWeights&, const GemmLeft&,
-                       const GemmResult&, const Scratch&);
-  Status (*dequantize_rows)(Device&, const DeviceWeights&, DevicePtr, int64_t, int64_t, DevicePtr,
-                            int64_t);
-};
-
-// The family of a namespace with those functions.
-#define NIBBLE_STRIP_FAMILY(family)                                                          \
-  {family::Unsupported, family::PackedBytes, family::RowBlocks, family::Pack, family::Unpack, \
-   family::ScratchBytes, family::Run, family::RunSwiGlu, family::DequantizeRows}
-
 // Memory of a device, freed with it.
 class StripMemory {
  public:
@@ -168,7 +147,7 @@ struct StripLeft {
   std::vector<std::vector<double>> values;
 };
 
-inline std::vector<uint8_t> PackAll(const StripFamily& family, const WeightFormat& f, int64_t rows,
+inline std::vector<uint8_t> PackAll(const GemmFamily& family, const WeightFormat& f, int64_t rows,
                                     int64_t cols, const CanonicalWeights& weights) {
   std::vector<uint8_t> packed(static_cast<size_t>(family.packed_bytes(f, rows, cols)), 0xFF);
   for (int64_t b = 0; b < family.row_blocks(rows); ++b) {
@@ -223,7 +202,7 @@ inline std::vector<StripCase> VerificationCases(DType code, DType activation) {
 
 // Runs the case; "" if every element is right, else the first that is not. The elements of the
 // output that no kernel may write are checked as well.
-inline std::string CheckStripCase(Device& device, const StripFamily& family,
+inline std::string CheckStripCase(Device& device, const GemmFamily& family,
                                   std::mt19937_64& random, const StripCase& c) {
   const auto make = [&] {
     return c.exact ? ExactWeights(random, c.format, c.n, c.k)
@@ -328,7 +307,7 @@ inline std::string CheckStripCase(Device& device, const StripFamily& family,
 }
 
 // Dequantizes rows by number and a range of them; "" if every element is exact.
-inline std::string CheckStripRows(Device& device, const StripFamily& family,
+inline std::string CheckStripRows(Device& device, const GemmFamily& family,
                                   std::mt19937_64& random, const WeightFormat& f, int64_t rows,
                                   int64_t cols) {
   CanonicalStorage weights = RandomWeights(random, f, rows, cols);
@@ -363,7 +342,7 @@ inline std::string CheckStripRows(Device& device, const StripFamily& family,
 }
 
 // Whether the verification cases of every code type with these activations are right.
-inline bool VerifyStrips(Device& device, const StripFamily& family, const std::vector<DType>& codes,
+inline bool VerifyStrips(Device& device, const GemmFamily& family, const std::vector<DType>& codes,
                          DType activation) {
   std::mt19937_64 random(7);
   for (const DType code : codes) {

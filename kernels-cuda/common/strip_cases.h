@@ -19,7 +19,7 @@ inline std::vector<WeightFormat> ScaledFormats(DType code) {
           {code, DType::kF32, 128}, {code, DType::kF32, 80},  {code, DType::kBF16, 96}};
 }
 
-inline void ExpectInvertiblePacking(const StripFamily& family,
+inline void ExpectInvertiblePacking(const GemmFamily& family,
                                     const std::vector<WeightFormat>& formats, uint64_t stream) {
   auto random = TestRandom(stream);
   for (const WeightFormat& f : formats) {
@@ -73,7 +73,7 @@ inline void SetCode(CanonicalStorage& w, const WeightFormat& f, int64_t cols, in
 
 // Row r column k has a code that runs through all finite ones, and token m is the unit vector of
 // column m: the result is the matrix, exactly, so that each code at each place is seen alone.
-inline void ExpectEveryCode(int sm, const StripFamily& family, DType code, DType activation,
+inline void ExpectEveryCode(int sm, const GemmFamily& family, DType code, DType activation,
                             uint64_t stream) {
   auto random = TestRandom(stream);
   Device& device = EmulatedDevice(sm);
@@ -130,7 +130,7 @@ inline void ExpectEveryCode(int sm, const StripFamily& family, DType code, DType
   }
 }
 
-inline void ExpectExactRows(int sm, const StripFamily& family,
+inline void ExpectExactRows(int sm, const GemmFamily& family,
                             const std::vector<WeightFormat>& formats, uint64_t stream) {
   auto random = TestRandom(stream);
   for (const WeightFormat& f : formats) {
@@ -139,12 +139,12 @@ inline void ExpectExactRows(int sm, const StripFamily& family,
   }
 }
 
-inline void Check(int sm, const StripFamily& family, std::mt19937_64& random, const StripCase& c) {
+inline void Check(int sm, const GemmFamily& family, std::mt19937_64& random, const StripCase& c) {
   EXPECT_EQ(CheckStripCase(EmulatedDevice(sm), family, random, c), "") << "sm " << sm;
 }
 
 // Each format once, with every option of the epilogue in turn; few and many tokens in turn.
-inline void CheckRandomShapes(int sm, const StripFamily& family,
+inline void CheckRandomShapes(int sm, const GemmFamily& family,
                               const std::vector<WeightFormat>& formats, DType activation,
                               uint64_t stream) {
   auto random = TestRandom(stream * 1000 + static_cast<uint64_t>(sm) * 10 +
@@ -173,7 +173,7 @@ inline void CheckRandomShapes(int sm, const StripFamily& family,
   }
 }
 
-inline void CheckTileEdges(int sm, const StripFamily& family, const WeightFormat& f,
+inline void CheckTileEdges(int sm, const GemmFamily& family, const WeightFormat& f,
                            DType activation, uint64_t stream) {
   auto random = TestRandom(stream * 1000 + static_cast<uint64_t>(sm));
   StripCase c;
@@ -205,7 +205,7 @@ inline void CheckTileEdges(int sm, const StripFamily& family, const WeightFormat
 }
 
 // K long enough that small grids are split over several blocks, and pipelines turn.
-inline void CheckSplits(int sm, const StripFamily& family, const WeightFormat& f,
+inline void CheckSplits(int sm, const GemmFamily& family, const WeightFormat& f,
                         DType activation, uint64_t stream) {
   auto random = TestRandom(stream * 1000 + static_cast<uint64_t>(sm) * 10 +
                            static_cast<uint64_t>(activation));
@@ -225,7 +225,7 @@ inline void CheckSplits(int sm, const StripFamily& family, const WeightFormat& f
 }
 
 // A token whose scale or one of whose activations is NaN must not reach another.
-inline void CheckNaN(int sm, const StripFamily& family, const WeightFormat& f, DType activation,
+inline void CheckNaN(int sm, const GemmFamily& family, const WeightFormat& f, DType activation,
                      uint64_t stream) {
   auto random = TestRandom(stream);
   for (const int64_t m : {4, 40}) {
@@ -241,7 +241,7 @@ inline void CheckNaN(int sm, const StripFamily& family, const WeightFormat& f, D
 }
 
 // FP8 products as hardware sums them.
-inline void CheckTruncated(int sm, const StripFamily& family, const WeightFormat& f,
+inline void CheckTruncated(int sm, const GemmFamily& family, const WeightFormat& f,
                            uint64_t stream) {
   auto random = TestRandom(stream);
   const emulator::Options before = emulator::GetOptions();
@@ -262,7 +262,7 @@ inline void CheckTruncated(int sm, const StripFamily& family, const WeightFormat
   emulator::SetOptions(before);
 }
 
-inline void ExpectSameBits(int sm, const StripFamily& family, const WeightFormat& f,
+inline void ExpectSameBits(int sm, const GemmFamily& family, const WeightFormat& f,
                            DType activation, uint64_t stream) {
   auto random = TestRandom(stream);
   Device& device = EmulatedDevice(sm);
@@ -294,7 +294,7 @@ inline void ExpectSameBits(int sm, const StripFamily& family, const WeightFormat
   }
 }
 
-inline void ExpectRefusals(const StripFamily& family, const WeightFormat& f, DType activation) {
+inline void ExpectRefusals(const GemmFamily& family, const WeightFormat& f, DType activation) {
   Device& device = EmulatedDevice(80);
   const DeviceWeights weights{f, 8, 64, 0};
   GemmLeft left{activation, 2, 32, 0, 128, 0};

@@ -9,14 +9,14 @@
 namespace nibble::cuda {
 namespace {
 
-constexpr StripFamily kFamily = NIBBLE_STRIP_FAMILY(gemm_dense);
+constexpr const GemmFamily& kFamily = kGemmDense;
 constexpr DType kCodes[] = {DType::kI8,   DType::kE4M3, DType::kE5M2,
                             DType::kBF16, DType::kF16,  DType::kF32};
 
 std::vector<DType> Activations(DType code) {
   std::vector<DType> list;
   for (const DType a : {DType::kF32, DType::kBF16, DType::kE4M3, DType::kI8}) {
-    if (gemm_dense::Unsupported({code, DType::kF32, 0}, 1, 1, a, 80).empty()) list.push_back(a);
+    if (kFamily.unsupported({code, DType::kF32, 0}, 1, 1, a, 80).empty()) list.push_back(a);
   }
   return list;
 }
@@ -105,8 +105,8 @@ TEST(GemmDense, IntegerSumsDoNotOverflow) {
   const StripMemory values(device, left);
   const StripMemory scales(device, std::vector<float>(static_cast<size_t>(m), 1.0f));
   const StripMemory result(device, std::vector<float>(static_cast<size_t>(m)));
-  const StripMemory partial(device, gemm_dense::ScratchBytes(device, f, n, k, m));
-  Status status = gemm_dense::Run(
+  const StripMemory partial(device, kFamily.scratch_bytes(device, f, n, k, m));
+  Status status = kFamily.run(
       device, {f, n, k, packed.at()}, {DType::kI8, m, k, values.at(), stride, scales.at()},
       {DType::kF32, result.at(), n, 0, 0, 0, 0}, {partial.at(), partial.bytes()});
   std::vector<float> y(static_cast<size_t>(m));
@@ -123,9 +123,9 @@ TEST(GemmDense, SameBitsEveryTime) {
 }
 
 TEST(GemmDense, RefusesWhatItHasNoKernelFor) {
-  EXPECT_NE(gemm_dense::Unsupported({DType::kF32, DType::kNone, 0}, 1, 1, DType::kBF16, 80), "");
-  EXPECT_NE(gemm_dense::Unsupported({DType::kE4M3, DType::kF32, 0}, 1, 1, DType::kI8, 80), "");
-  EXPECT_NE(gemm_dense::Unsupported({DType::kE3M2, DType::kF32, 0}, 1, 1, DType::kBF16, 80), "");
+  EXPECT_NE(kFamily.unsupported({DType::kF32, DType::kNone, 0}, 1, 1, DType::kBF16, 80), "");
+  EXPECT_NE(kFamily.unsupported({DType::kE4M3, DType::kF32, 0}, 1, 1, DType::kI8, 80), "");
+  EXPECT_NE(kFamily.unsupported({DType::kE3M2, DType::kF32, 0}, 1, 1, DType::kBF16, 80), "");
   ExpectRefusals(kFamily, {DType::kI8, DType::kF32, 0}, DType::kI8);
 }
 

@@ -9,7 +9,7 @@
 namespace nibble::cuda {
 namespace {
 
-constexpr StripFamily kFamily = NIBBLE_STRIP_FAMILY(gemm_f6);
+constexpr const GemmFamily& kFamily = kGemmF6;
 constexpr DType kActivations[] = {DType::kBF16, DType::kE4M3, DType::kI8, DType::kF32};
 
 std::vector<WeightFormat> Formats() {
@@ -80,10 +80,10 @@ TEST(GemmF6, SameBitsEveryTime) {
 }
 
 TEST(GemmF6, RefusesWhatItHasNoKernelFor) {
-  EXPECT_EQ(gemm_f6::Unsupported({DType::kE3M2, DType::kF32, 0}, 1, 1, DType::kBF16, 80), "");
-  EXPECT_NE(gemm_f6::Unsupported({DType::kI4, DType::kF32, 0}, 1, 1, DType::kBF16, 80), "");
-  EXPECT_NE(gemm_f6::Unsupported({DType::kE3M2, DType::kF32, 0}, 1, 1, DType::kF16, 80), "");
-  EXPECT_NE(gemm_f6::Unsupported({DType::kE3M2, DType::kF32, 0}, 1, 1, DType::kBF16, 75), "");
+  EXPECT_EQ(kFamily.unsupported({DType::kE3M2, DType::kF32, 0}, 1, 1, DType::kBF16, 80), "");
+  EXPECT_NE(kFamily.unsupported({DType::kI4, DType::kF32, 0}, 1, 1, DType::kBF16, 80), "");
+  EXPECT_NE(kFamily.unsupported({DType::kE3M2, DType::kF32, 0}, 1, 1, DType::kF16, 80), "");
+  EXPECT_NE(kFamily.unsupported({DType::kE3M2, DType::kF32, 0}, 1, 1, DType::kBF16, 75), "");
   ExpectRefusals(kFamily, {DType::kE3M2, DType::kF32, 0}, DType::kBF16);
 }
 

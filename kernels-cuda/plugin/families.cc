@@ -7,16 +7,13 @@
 
 namespace nibble::cuda {
 
-#define NIBBLE_FAMILY(name)                                                              \
-  {name::Unsupported, name::PackedBytes, name::RowBlocks, name::Pack, name::Unpack,      \
-   name::ScratchBytes, name::Run, name::RunSwiGlu, name::DequantizeRows}
-
 const GemmFamily& FamilyOf(DType code) {
-  static const GemmFamily i4f8 = NIBBLE_FAMILY(gemm_i4f8);
-  static const GemmFamily f6 = NIBBLE_FAMILY(gemm_f6);
-  static const GemmFamily dense = NIBBLE_FAMILY(gemm_dense);
+  static const GemmFamily i4f8 = {
+      gemm_i4f8::Unsupported,  gemm_i4f8::PackedBytes,    gemm_i4f8::RowBlocks,
+      gemm_i4f8::Pack,         gemm_i4f8::Unpack,         gemm_i4f8::ScratchBytes,
+      gemm_i4f8::Run,          gemm_i4f8::RunSwiGlu,      gemm_i4f8::DequantizeRows};
   if (code == DType::kI4) return i4f8;
-  return IsSixBit(code) ? f6 : dense;
+  return IsSixBit(code) ? kGemmF6 : kGemmDense;
 }
 
 }  // namespace nibble::cuda
