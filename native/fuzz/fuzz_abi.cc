@@ -10,6 +10,8 @@
 // With clang: build the library's sources, this file and -fsanitize=fuzzer,address,undefined.
 // Without: abi_fuzz_test.cc in native/tests runs it on random inputs, and fuzz_main.cc makes a
 // program that runs it on files.
+#include <unistd.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -43,6 +45,28 @@ void Require(bool condition, const char* what) {
 
 constexpr int kSlots = 4;
 
+// A file that no directory lists, for records of matrices.
+class UnlistedFile {
+ public:
+  UnlistedFile() {
+    std::FILE* file = std::tmpfile();
+    Require(file != nullptr, "no temporary file");
+    number_ = fileno(file);
+    path_ = "/proc/self/fd/" + std::to_string(number_);
+  }
+  const char* path() const { return path_.c_str(); }
+  void Flip(int64_t at, uint8_t bits) const {
+    uint8_t byte = 0;
+    Require(pread(number_, &byte, 1, at) == 1, "a record could not be read");
+    byte ^= bits;
+    Require(pwrite(number_, &byte, 1, at) == 1, "a record could not be damaged");
+  }
+
+ private:
+  int number_;
+  std::string path_;
+};
+
 class Machine {
  public:
   Machine(nb_context* context, const uint8_t* data, size_t size)
@@ -67,9 +91,11 @@ class Machine {
  private:
   nb_context* Context() { return in_.OneIn(100) ? nullptr : context_; }
 
-  void After(nb_status status, const char* function, const Tensors& tensors) {
+  void After(nb_status status, const char* function, const Tensors& tensors,
+             bool uses_files = false) {
     Require(status >= NB_OK && status <= NB_INTERNAL, "a status out of the enumeration");
-    Require(status != NB_INTERNAL && status != NB_DEVICE_ERROR, "an internal error");
+    Require(status != NB_INTERNAL, "an internal error");
+    Require(status != NB_DEVICE_ERROR || uses_files, "a device's error");
     Calls& calls = Statistics()[function];
     ++calls.all;
     calls.good += status == NB_OK;
@@ -81,7 +107,7 @@ class Machine {
   }
 
   void Step(Tensors* t) {
-    switch (in_.Below(18)) {
+    switch (in_.Below(23)) {
       case 0:
       case 1: return MakeMatrix(t);
       case 2: return Pack(t);
@@ -99,6 +125,11 @@ class Machine {
       case 14: return Attend(t);
       case 15: return ChooseToken(t);
       case 16: return Record();
+      case 17: return ColumnSums(t);
+      case 18: return QuantizeCalibrated(t);
+      case 19: return KeyScales(t);
+      case 20: return KeepInFile(t);
+      case 21: return Memory(t);
       default: return Library(t);
     }
   }
@@ -234,6 +265,96 @@ class Machine {
       After(nb_matrix_unpack(Context(), m, p.codes, p.high, p.scales, p.factors),
             "nb_matrix_unpack", *t);
     }
+  }
+
+  // A record that has been damaged must not become a matrix, or where the damage lies between its
+  // parts, the same one.
+  void KeepInFile(Tensors* t) {
+    static const UnlistedFile file;
+    nb_matrix_info info;
+    nb_matrix* m = Matrix(&info);
+    const nb_weight_format f = in_.OneIn(10) ? Format() : info.format;
+    int64_t bytes = 0;
+    After(nb_matrix_record_bytes(&f, info.rows, info.cols, &bytes), "nb_matrix_record_bytes", *t);
+    const int64_t offset = in_.OneIn(20) ? in_.Strange() : in_.Pick<int64_t>({0, 4096, 12345});
+    if (in_.OneIn(20)) bytes = in_.Strange();
+    const char* path = in_.OneIn(40) ? "/nowhere/file" : file.path();
+    const nb_status written = nb_matrix_write(Context(), m, path, offset, bytes);
+    After(written, "nb_matrix_write", *t, true);
+    const bool damaged = written == NB_OK && in_.OneIn(2);
+    if (damaged) {
+      const int64_t at = (int64_t{in_.Byte()} << 16 | in_.Byte() << 8 | in_.Byte()) % bytes;
+      file.Flip(offset + at, static_cast<uint8_t>(1 << in_.Below(8)));
+    }
+    nb_matrix* made = reinterpret_cast<nb_matrix*>(&in_);
+    const nb_status read =
+        nb_matrix_read(Context(), &f, info.rows, info.cols, path, offset, bytes, &made);
+    After(read, "nb_matrix_read", *t, true);
+    if (damaged && read == NB_OK) {
+      Require(Values(m, info) == Values(made, info), "damage was not noticed");
+    }
+    Keep(read, made);
+  }
+
+  // The bits of a matrix in F32.
+  std::vector<uint32_t> Values(const nb_matrix* m, const nb_matrix_info& info) {
+    std::vector<uint32_t> bits(static_cast<size_t>(info.rows * info.cols));
+    nb_tensor y = {};
+    y.struct_size = sizeof(y);
+    y.data = bits.data();
+    y.byte_length = static_cast<int64_t>(bits.size() * 4);
+    y.dtype = NB_F32;
+    y.rank = 2;
+    y.shape[0] = info.rows;
+    y.shape[1] = y.strides[0] = info.cols;
+    y.strides[1] = 1;
+    Require(nb_matrix_dequantize(context_, m, &y) == NB_OK, "a matrix could not be read");
+    return bits;
+  }
+
+  // --------------------------------------------------------- calibration --
+
+  void ColumnSums(Tensors* t) {
+    const int64_t rows = Rows(), cols = Size();
+    const int which = in_.Below(3);
+    const nb_tensor* x = t->Make(NB_F32, rows, cols);
+    const nb_tensor* a = t->Make(NB_F32, which == 2 ? rows : cols, which == 1 ? cols : -1,
+                                 which != 1);
+    const nb_tensor* b = t->Make(NB_F32, cols, -1, true);
+    t->Remember();
+    switch (which) {
+      case 0:
+        return After(nb_channel_statistics(Context(), x, a, b), "nb_channel_statistics", *t);
+      case 1: return After(nb_second_moments(Context(), x, a), "nb_second_moments", *t);
+      default: return After(nb_scale_matrix(Context(), x, a, b), "nb_scale_matrix", *t);
+    }
+  }
+
+  void QuantizeCalibrated(Tensors* t) {
+    nb_weight_format f = Format();
+    for (int i = 0; i < 4 && f.scale_type == NB_NONE; ++i) f = Format();  // quantized, mostly
+    const int64_t rows = Size(), cols = Size();
+    nb_calibration_options o = {sizeof(o), f.code_type == NB_I4 && in_.OneIn(2), in_.OneIn(2),
+                                0.01f, 0};
+    if (in_.OneIn(10)) o.clipping = in_.Below(4) - 1;
+    if (in_.OneIn(20)) o.struct_size = in_.Strange();
+    if (in_.OneIn(10)) o.damping = in_.Float();
+    if (f.scale_type == NB_E4M3 ? in_.OneIn(2) : in_.OneIn(20)) o.factor = in_.Float();
+    const nb_tensor* w = t->Make(NB_F32, rows, cols);
+    const nb_tensor* importance = t->Make(NB_F32, cols, -1, true);
+    const nb_tensor* moments = in_.OneIn(2) ? t->Make(NB_F32, cols, cols) : nullptr;
+    // What random numbers hardly are: moments of something.
+    if (moments != nullptr && moments->data != nullptr && cols > 0 && cols < 64 &&
+        moments->byte_length == cols * cols * 4 && !in_.OneIn(8)) {
+      std::memset(moments->data, 0, static_cast<size_t>(moments->byte_length));
+      const nb_tensor* x = t->Make(NB_F32, 2 * cols, cols);
+      nb_second_moments(context_, x, moments);
+    }
+    const Parts p = Canonical(f, rows, cols, t);
+    t->Remember();
+    After(nb_quantize_calibrated(Context(), &f, &o, w, importance, moments, p.codes, p.high,
+                                 p.scales, p.factors),
+          "nb_quantize_calibrated", *t);
   }
 
   // ----------------------------------------------------------- operators --
@@ -433,6 +554,15 @@ class Machine {
           "nb_attention", *t);
   }
 
+  void KeyScales(Tensors* t) {
+    const int slot = Slot(caches_);
+    const nb_kv_cache_options& o = options_[slot];
+    const nb_tensor* scales = t->Make(NB_F32, o.kv_heads, o.head_dim, true);
+    t->Remember();
+    After(nb_kv_cache_set_key_scales(caches_[slot], LayerNumber(), scales),
+          "nb_kv_cache_set_key_scales", *t);
+  }
+
   // ----------------------------------------------------- tokens, graphs --
 
   void ChooseToken(Tensors* t) {
@@ -475,6 +605,32 @@ class Machine {
     Require(nb_graph_destroy(graph) == NB_OK, "a graph could not be destroyed");
   }
 
+  // A copy there and back.
+  void Memory(Tensors* t) {
+    if (recording_) return;  // a graph would keep addresses of memory that is freed here
+    const int64_t bytes = in_.OneIn(8) ? in_.Strange() : in_.Below(200);
+    void* memory = &in_;
+    const nb_status status = nb_memory_allocate(Context(), bytes, &memory);
+    After(status, "nb_memory_allocate", *t);
+    Require((status == NB_OK && bytes > 0) == (memory != nullptr), "memory that does not fit");
+    if (bytes <= 200 && memory != nullptr) {
+      std::vector<uint8_t> there(static_cast<size_t>(bytes)), back(there);
+      for (uint8_t& b : there) b = in_.Byte();
+      const int64_t count = in_.OneIn(8) ? -1 - in_.Below(9) : in_.Below(static_cast<int>(bytes));
+      const void* source = in_.OneIn(20) ? nullptr : there.data();
+      const nb_status copied = nb_memory_copy(Context(), memory, source, count);
+      After(copied, "nb_memory_copy", *t);
+      if (copied == NB_OK) {
+        After(nb_memory_copy(context_, back.data(), memory, count), "nb_memory_copy", *t);
+        Require(count == 0 || std::memcmp(there.data(), back.data(),
+                                          static_cast<size_t>(count)) == 0,
+                "a copy differs");
+      }
+    }
+    After(nb_synchronize(Context()), "nb_synchronize", *t);
+    Require(nb_memory_free(memory) == NB_OK, "memory could not be freed");
+  }
+
   // ------------------------------------------------------------- library --
 
   void Library(Tensors* t) {
@@ -503,6 +659,8 @@ class Machine {
     nb_kv_cache_length(caches_[in_.Below(kSlots)], static_cast<int32_t>(in_.Strange()));
     const int64_t text_length = in_.Below(64);
     std::vector<char> text(static_cast<size_t>(text_length) + 1);
+    After(nb_device_describe(name, text.data(), in_.OneIn(4) ? -text_length : text_length),
+          "nb_device_describe", *t);
     After(nb_simd_targets(text.data(), in_.OneIn(4) ? -text_length : text_length),
           "nb_simd_targets", *t);
   }

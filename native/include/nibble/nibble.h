@@ -306,8 +306,8 @@ NB_API nb_status nb_matrix_dequantize(nb_context *context, const nb_matrix *matr
 
 /* A packed matrix as a record in a file, so that it need not be packed again. The file is the
  * caller's, and so is what else it holds. A record is of use to the library and the kind of
- * machine that wrote it: anything else in its place, damage included (every byte is under a
- * checksum), is NB_INVALID_ARGUMENT and never a matrix, and the caller packs again.
+ * machine that wrote it: anything else in its place, damage included (every byte that is used is
+ * under a checksum), is NB_INVALID_ARGUMENT and never a matrix, and the caller packs again.
  *
  * Writes to *bytes the size of the record of an [rows, cols] matrix, a multiple of 4096. */
 NB_API nb_status nb_matrix_record_bytes(const nb_weight_format *format, int64_t rows,
