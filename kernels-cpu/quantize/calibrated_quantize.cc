@@ -68,6 +68,10 @@ class CalibratedCall {
   // The scales of row r, with the factor.
   float* Values(int64_t r) const { return values_.as<float>() + r * groups_; }
 
+  void StoreMatrixFactor() const {
+    if (format_.HasMatrixFactor()) out_.factors[0] = matrix_factor_;
+  }
+
   // The codes of row r, one byte each, to the canonical planes. Overwrites codes[cols..cols+2].
   void StoreRow(int64_t r, uint8_t* codes) const {
     const int64_t bytes = format_.CodeRowBytes(cols_);
@@ -121,18 +125,18 @@ std::string CalibratedCall::Prepare() {
     if (m <= FLT_MAX) continue;
     int64_t k = 0;
     while (std::isfinite(w_[r * stride_ + k])) ++k;
-    return "element [" + std::to_string(r) + ", " + std::to_string(k) + "] is " +
+    return "weights: element [" + std::to_string(r) + ", " + std::to_string(k) + "] is " +
            (std::isnan(w_[r * stride_ + k]) ? "NaN" : "infinite") +
            " but a finite number was expected";
   }
   if (format_.HasMatrixFactor()) {
     matrix_factor_ = options_.matrix_factor != 0 ? options_.matrix_factor : FactorOf(amax, 56.0f);
-    out_.factors[0] = matrix_factor_;
   }
   return "";
 }
 
 void CalibratedCall::RoundRows(const float* importance) {
+  StoreMatrixFactor();
   const Buffer codes(static_cast<size_t>((cols_ + 3) * pool_.threads()));
   pool_.Run([&](int thread) {
     uint8_t* row_codes = codes.data() + thread * (cols_ + 3);
@@ -199,6 +203,7 @@ void CalibratedCall::FindStaticScales() {
 }
 
 void CalibratedCall::Sweep() {
+  StoreMatrixFactor();
   const bool natural = !options_.by_magnitude;
   // Scales of a group that is rounded in one run take the compensated weights into account.
   const bool dynamic = natural && group_ <= kBlock;
@@ -284,8 +289,8 @@ std::string CalibratedCall::Compensate(const float* moments) {
   for (int64_t i = 0; i < cols_; ++i) {
     const float m = LargestMagnitude(moments + i * cols_, cols_);
     if (m <= FLT_MAX && moments[i * cols_ + i] >= 0) continue;
-    return "row " + std::to_string(i) +
-           " of the moments holds NaN, infinity or a negative square, expected x^T x";
+    return "moments: row " + std::to_string(i) +
+           " holds NaN, infinity or a negative square, but x^T x was expected";
   }
   order_.resize(static_cast<size_t>(cols_));
   std::iota(order_.begin(), order_.end(), int64_t{0});
@@ -294,7 +299,7 @@ std::string CalibratedCall::Compensate(const float* moments) {
       return moments[a * cols_ + a] > moments[b * cols_ + b];
     });
   }
-  if (!Factorize(moments)) return "the moments are not positive definite";
+  if (!Factorize(moments)) return "moments: not positive definite, but x^T x was expected";
   Sweep();
   return "";
 }

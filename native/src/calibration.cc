@@ -161,7 +161,7 @@ nb_status DoQuantizeCalibrated(nb_context* context, const nb_weight_format* form
       QuantizeCalibrated(context->workspace, f, w.f32(), w.stride, w.rows, w.cols, h.f32(),
                          m.f32(), o, out.weights());
   if (problem.empty()) return NB_OK;
-  return FailArg(NB_INVALID_ARGUMENT, {kFunction, "weights"}, "%s", problem.c_str());
+  return Fail(NB_INVALID_ARGUMENT, "%s: %s", kFunction, problem.c_str());
 }
 
 nb_status DoSetKeyScales(nb_kv_cache* cache, int32_t layer, const nb_tensor* scales) {
