@@ -37,7 +37,8 @@ inline std::string Describe(const WeightFormat& f, int64_t rows, int64_t cols) {
          std::to_string(cols);
 }
 
-// Scales within a few powers of two of 1/64, so that products stay comparable.
+// Scales within a few powers of two of 1/64, so that products stay comparable; of either sign where
+// they may be.
 template <class Random>
 CanonicalStorage RandomWeights(Random& random, const WeightFormat& f, int64_t rows, int64_t cols) {
   CanonicalStorage c(f, rows, cols);
@@ -55,7 +56,8 @@ CanonicalStorage RandomWeights(Random& random, const WeightFormat& f, int64_t ro
       if (f.code == DType::kI4 || IsSixBit(f.code)) {
         c.codes[r * f.CodeRowBytes(cols) + k / 2] |= uint8_t((code & 15) << (4 * (k % 2)));
         if (IsSixBit(f.code)) {
-          c.codes_high[r * f.HighRowBytes(cols) + k / 4] |= uint8_t((code >> 4 & 3) << (2 * (k % 4)));
+          c.codes_high[r * f.HighRowBytes(cols) + k / 4] |=
+              uint8_t((code >> 4 & 3) << (2 * (k % 4)));
         }
         continue;
       }
@@ -69,7 +71,8 @@ CanonicalStorage RandomWeights(Random& random, const WeightFormat& f, int64_t ro
       if (f.scale == DType::kPow2) {
         c.scales[index] = uint8_t(e - 9 + int(random() % 11));
       } else {
-        const float scale = std::ldexp(1 + float(random() % 1000) / 1000, e - 8);
+        float scale = std::ldexp(1 + float(random() % 1000) / 1000, e - 8);
+        if (f.scale != DType::kE4M3 && random() % 2 == 1) scale = -scale;
         put(c.scales, index, f.ScaleBytes(), Encode(f.scale, scale));
       }
     }

@@ -58,26 +58,27 @@ float Factor(float max_ideal, float divisor) {
   return std::max(max_ideal / divisor, std::numeric_limits<float>::denorm_min());
 }
 
-// The largest of n codes as unsigned integers.
-template <class T>
+// The largest of n codes as unsigned integers, shifted left by kShift.
+template <class T, int kShift>
 T LargestCode(const uint8_t* codes, int64_t n) {
   T best = 0;
   for (int64_t i = 0; i < n; ++i) {
     T code;
     std::memcpy(&code, codes + i * sizeof(T), sizeof(T));
-    best = std::max(best, code);
+    best = std::max(best, static_cast<T>(code << kShift));
   }
   return best;
 }
 
-// Finite and not negative: as unsigned integers, below the code of infinity (E4M3: of NaN),
-// since a sign bit makes them larger still.
+// Finite, of either sign: shifted left by one, which drops the sign bit, below the code of
+// infinity. E4M3, whose readers have no sign: as unsigned integers below the code of NaN, since a
+// sign bit makes them larger still.
 bool AllScalesValid(DType type, const uint8_t* scales, int64_t n) {
   switch (type) {
-    case DType::kE4M3: return LargestCode<uint8_t>(scales, n) < 0x7F;
-    case DType::kF16: return LargestCode<uint16_t>(scales, n) < 0x7C00;
-    case DType::kBF16: return LargestCode<uint16_t>(scales, n) < 0x7F80;
-    case DType::kF32: return LargestCode<uint32_t>(scales, n) < 0x7F800000u;
+    case DType::kE4M3: return LargestCode<uint8_t, 0>(scales, n) < 0x7F;
+    case DType::kF16: return LargestCode<uint16_t, 1>(scales, n) < 0xF800;
+    case DType::kBF16: return LargestCode<uint16_t, 1>(scales, n) < 0xFF00;
+    case DType::kF32: return LargestCode<uint32_t, 1>(scales, n) < 0xFF000000u;
     default: return n == 0;  // exponents are looked at one by one
   }
 }
@@ -255,14 +256,17 @@ std::string CheckCanonical(ThreadPool& pool, const WeightFormat& format, int64_t
         const uint32_t code = LoadLittle(scales + g * scale_bytes, scale_bytes);
         const float scale = Decode(format.scale, code);
         const int exponent = static_cast<int8_t>(code);
-        if (format.scale == DType::kPow2 ? exponent >= -9 && exponent <= 5
-                                         : std::isfinite(scale) && !std::signbit(scale)) {
-          continue;
+        std::string wrong;
+        if (format.scale == DType::kPow2) {
+          if (exponent >= -9 && exponent <= 5) continue;
+          wrong = "2^" + std::to_string(exponent) + ", expected 2^-9 to 2^5";
+        } else {
+          const bool sign = format.scale == DType::kE4M3;
+          if (std::isfinite(scale) && !(sign && std::signbit(scale))) continue;
+          wrong = std::to_string(scale) +
+                  (sign ? ", expected finite and not negative" : ", expected finite");
         }
-        problem.Report(r, place("scales", r, g) +
-                              (format.scale == DType::kPow2
-                                   ? "2^" + std::to_string(exponent) + ", expected 2^-9 to 2^5"
-                                   : std::to_string(scale) + ", expected finite and not negative"));
+        problem.Report(r, place("scales", r, g) + wrong);
         return;
       }
     }

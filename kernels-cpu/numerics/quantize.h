@@ -56,8 +56,8 @@ class WeightQuantizer {
   std::vector<Scratch> scratch_;
 };
 
-// Whether the canonical parts are free of NaN codes and of NaN, negative or infinite
-// scales and factors: "" or what is wrong and where.
+// Whether codes, scales and factors are finite, E4M3 scales and factors not negative, POW2 scales
+// in their range: "" or what is wrong and where.
 std::string CheckCanonical(ThreadPool& pool, const WeightFormat& format, int64_t rows,
                            int64_t cols, const CanonicalWeights& weights);
 

@@ -23,7 +23,9 @@ std::vector<WeightFormat> QuantizedFormats() {
       formats.push_back({DType::kI4, s, group});
     }
     for (const DType c : {DType::kI8, DType::kE4M3, DType::kE5M2, DType::kE3M2, DType::kE2M3}) {
-      for (const DType s : {DType::kF16, DType::kBF16, DType::kF32}) formats.push_back({c, s, group});
+      for (const DType s : {DType::kF16, DType::kBF16, DType::kF32}) {
+        formats.push_back({c, s, group});
+      }
     }
   }
   return formats;
@@ -207,6 +209,20 @@ TEST(CheckCanonical, NamesWhatIsWrong) {
   EXPECT_NE(with(i4, [](auto& c) { c.scales[5] = 0x81; }).find("scales[2, 1]"), std::string::npos);
   EXPECT_NE(with(i4, [](auto& c) { c.factors[0] = -1; }).find("factors[0]"), std::string::npos);
   EXPECT_NE(with(pow2, [](auto& c) { c.scales[0] = 6; }).find("2^6"), std::string::npos);
+  // Scales with a sign: every code of 16 bits is refused exactly where it is not finite.
+  for (const DType type : {DType::kF16, DType::kBF16}) {
+    for (uint32_t code = 0; code < 65536; ++code) {
+      const std::string problem = with({DType::kI4, type, 16}, [&](auto& c) {
+        c.scales[6] = static_cast<uint8_t>(code);
+        c.scales[7] = static_cast<uint8_t>(code >> 8);
+      });
+      EXPECT_EQ(problem.empty(), std::isfinite(Decode(type, code))) << code << problem;
+    }
+  }
+  const WeightFormat wide{DType::kI4, DType::kF32, 16};
+  EXPECT_EQ(with(wide, [](auto& c) { c.scales[7] = 0xFF; }), "");
+  EXPECT_NE(with(wide, [](auto& c) { c.scales[6] = 0x80, c.scales[7] = 0xFF; })
+                .find("scales[0, 1] is -inf"), std::string::npos);
   EXPECT_NE(with({DType::kE4M3, DType::kF32, 0}, [](auto& c) { c.codes[33] = 0xFF; })
                 .find("codes[1, 1] is NaN"), std::string::npos);
 }

@@ -295,8 +295,8 @@ struct TileDecoder<DType::kF32> {
   }
 };
 
-// Scales of the lanes from `lane` on, from 16 consecutive scales of a type. Scales are
-// never negative.
+// Scales of the lanes from `lane` on, from 16 consecutive scales of a type. Those of E4M3 are never
+// negative.
 HWY_INLINE VF LoadScales(DType type, const uint8_t* scales, size_t lane) {
   const TileF df;
   const TileU du;
@@ -308,18 +308,20 @@ HWY_INLINE VF LoadScales(DType type, const uint8_t* scales, size_t lane) {
     }
     case DType::kPow2: {
       const hn::Rebind<int8_t, TileF> d8;
-      const auto e = hn::PromoteTo(di, hn::LoadU(d8, reinterpret_cast<const int8_t*>(scales) + lane));
+      const auto e =
+          hn::PromoteTo(di, hn::LoadU(d8, reinterpret_cast<const int8_t*>(scales) + lane));
       return hn::BitCast(df, hn::ShiftLeft<23>(hn::Add(e, hn::Set(di, 127))));
     }
     case DType::kF16: {
       const hn::Rebind<uint16_t, TileF> d16;
-      return SmallFloatMagnitude<10, 15>(
+      return SmallFloat<10, 15, 15>(
           hn::PromoteTo(du, hn::LoadU(d16, reinterpret_cast<const uint16_t*>(scales) + lane)));
     }
     case DType::kBF16: {
       const hn::Rebind<uint16_t, TileF> d16;
-      return hn::BitCast(df, hn::ShiftLeft<16>(hn::PromoteTo(
-                                 du, hn::LoadU(d16, reinterpret_cast<const uint16_t*>(scales) + lane))));
+      const auto upper =
+          hn::PromoteTo(du, hn::LoadU(d16, reinterpret_cast<const uint16_t*>(scales) + lane));
+      return hn::BitCast(df, hn::ShiftLeft<16>(upper));
     }
     default: return hn::LoadU(df, reinterpret_cast<const float*>(scales) + lane);
   }

@@ -316,7 +316,8 @@ class Machine {
 
   void ColumnSums(Tensors* t) {
     const int64_t rows = Rows(), cols = Size();
-    const int which = in_.Below(3);
+    const int which = in_.Below(5);
+    if (which >= 3) return Drift(t, which == 3, rows, cols);
     const nb_tensor* x = t->Make(NB_F32, rows, cols);
     const nb_tensor* a = t->Make(NB_F32, which == 2 ? rows : cols, which == 1 ? cols : -1,
                                  which != 1);
@@ -328,6 +329,29 @@ class Machine {
       case 1: return After(nb_second_moments(Context(), x, a), "nb_second_moments", *t);
       default: return After(nb_scale_matrix(Context(), x, a, b), "nb_scale_matrix", *t);
     }
+  }
+
+  void Drift(Tensors* t, bool moments_alone, int64_t rows, int64_t cols) {
+    const nb_tensor* x = t->Make(NB_F32, rows, cols);
+    const nb_tensor* y = t->Make(NB_F32, moments_alone ? rows : cols, cols);
+    const nb_tensor* cross = t->Make(NB_F32, cols, cols);
+    if (!moments_alone) SetToMoments(y, cols, t);
+    t->Remember();
+    if (moments_alone) {
+      After(nb_cross_moments(Context(), x, y, cross), "nb_cross_moments", *t);
+    } else {
+      After(nb_correct_drift(Context(), x, y, cross, in_.Float()), "nb_correct_drift", *t);
+    }
+  }
+
+  // Makes [cols, cols] what random numbers hardly are: the moments of something.
+  void SetToMoments(const nb_tensor* moments, int64_t cols, Tensors* t) {
+    if (moments == nullptr || moments->data == nullptr || cols <= 0 || cols >= 64 ||
+        moments->byte_length != cols * cols * 4 || in_.OneIn(8)) {
+      return;
+    }
+    std::memset(moments->data, 0, static_cast<size_t>(moments->byte_length));
+    nb_second_moments(context_, t->Make(NB_F32, 2 * cols, cols), moments);
   }
 
   void QuantizeCalibrated(Tensors* t) {
@@ -343,13 +367,7 @@ class Machine {
     const nb_tensor* w = t->Make(NB_F32, rows, cols);
     const nb_tensor* importance = t->Make(NB_F32, cols, -1, true);
     const nb_tensor* moments = in_.OneIn(2) ? t->Make(NB_F32, cols, cols) : nullptr;
-    // What random numbers hardly are: moments of something.
-    if (moments != nullptr && moments->data != nullptr && cols > 0 && cols < 64 &&
-        moments->byte_length == cols * cols * 4 && !in_.OneIn(8)) {
-      std::memset(moments->data, 0, static_cast<size_t>(moments->byte_length));
-      const nb_tensor* x = t->Make(NB_F32, 2 * cols, cols);
-      nb_second_moments(context_, x, moments);
-    }
+    if (moments != nullptr) SetToMoments(moments, cols, t);
     const Parts p = Canonical(f, rows, cols, t);
     t->Remember();
     After(nb_quantize_calibrated(Context(), &f, &o, w, importance, moments, p.codes, p.high,

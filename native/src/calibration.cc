@@ -5,6 +5,7 @@
 
 #include "kernels-cpu/quantize/calibrated_quantize.h"
 #include "kernels-cpu/quantize/channel_statistics.h"
+#include "kernels-cpu/quantize/drift_correction.h"
 #include "native/src/kv_cache.h"
 #include "native/src/memory.h"
 #include "native/src/weights.h"
@@ -58,6 +59,49 @@ nb_status DoSecondMoments(nb_context* context, const nb_tensor* x, const nb_tens
   NIBBLE_RETURN_IF_FAILED(CheckNotRecording(kFunction, context));
   AddSecondMoments(context->workspace, xv.f32(), xv.stride, xv.rows, xv.cols, h.f32());
   return NB_OK;
+}
+
+nb_status DoCrossMoments(nb_context* context, const nb_tensor* x, const nb_tensor* y,
+                         const nb_tensor* moments) {
+  constexpr char kFunction[] = "nb_cross_moments";
+  NIBBLE_RETURN_IF_FAILED(CheckCpu(kFunction, context));
+  View xv, yv, m;
+  NIBBLE_RETURN_IF_FAILED(CheckTensor({kFunction, "x"}, x, F32Rows(kAnySize, kAnySize), &xv));
+  NIBBLE_RETURN_IF_FAILED(CheckTensor({kFunction, "y"}, y, F32Rows(xv.rows, xv.cols), &yv));
+  NIBBLE_RETURN_IF_FAILED(
+      CheckTensor({kFunction, "moments"}, moments, Output(Moments(xv.cols)), &m));
+  NIBBLE_RETURN_IF_FAILED(CheckDisjoint({kFunction, "moments"}, m, "x", xv));
+  NIBBLE_RETURN_IF_FAILED(CheckDisjoint({kFunction, "moments"}, m, "y", yv));
+  if (xv.empty()) return NB_OK;
+  const Turn turn(context->lock);
+  NIBBLE_RETURN_IF_FAILED(CheckNotRecording(kFunction, context));
+  AddCrossMoments(context->workspace, xv.f32(), xv.stride, yv.f32(), yv.stride, xv.rows, xv.cols,
+                  m.f32());
+  return NB_OK;
+}
+
+nb_status DoCorrectDrift(nb_context* context, const nb_tensor* weights, const nb_tensor* moments,
+                         const nb_tensor* cross, float damping) {
+  constexpr char kFunction[] = "nb_correct_drift";
+  NIBBLE_RETURN_IF_FAILED(CheckCpu(kFunction, context));
+  View w, m, c;
+  NIBBLE_RETURN_IF_FAILED(CheckTensor({kFunction, "weights"}, weights,
+                                      Output(F32Rows(kAnySize, kAnySize)), &w));
+  NIBBLE_RETURN_IF_FAILED(CheckTensor({kFunction, "moments"}, moments, Moments(w.cols), &m));
+  NIBBLE_RETURN_IF_FAILED(CheckTensor({kFunction, "cross"}, cross, Moments(w.cols), &c));
+  NIBBLE_RETURN_IF_FAILED(CheckDisjoint({kFunction, "weights"}, w, "moments", m));
+  NIBBLE_RETURN_IF_FAILED(CheckDisjoint({kFunction, "weights"}, w, "cross", c));
+  if (!(std::isfinite(damping) && damping > 0)) {
+    return FailArg(NB_INVALID_ARGUMENT, {kFunction, "damping"},
+                   "%g but a finite number above 0 was expected", static_cast<double>(damping));
+  }
+  if (w.empty()) return NB_OK;
+  const Turn turn(context->lock);
+  NIBBLE_RETURN_IF_FAILED(CheckNotRecording(kFunction, context));
+  const std::string problem = CorrectDrift(context->workspace, w.f32(), w.stride, w.rows, w.cols,
+                                           m.f32(), c.f32(), damping);
+  if (problem.empty()) return NB_OK;
+  return Fail(NB_INVALID_ARGUMENT, "%s: %s", kFunction, problem.c_str());
 }
 
 nb_status DoScaleMatrix(nb_context* context, const nb_tensor* weights,
@@ -211,6 +255,17 @@ nb_status nb_channel_statistics(nb_context* context, const nb_tensor* x, const n
 
 nb_status nb_second_moments(nb_context* context, const nb_tensor* x, const nb_tensor* moments) {
   return Guard("nb_second_moments", [&] { return DoSecondMoments(context, x, moments); });
+}
+
+nb_status nb_cross_moments(nb_context* context, const nb_tensor* x, const nb_tensor* y,
+                           const nb_tensor* moments) {
+  return Guard("nb_cross_moments", [&] { return DoCrossMoments(context, x, y, moments); });
+}
+
+nb_status nb_correct_drift(nb_context* context, const nb_tensor* weights,
+                           const nb_tensor* moments, const nb_tensor* cross, float damping) {
+  return Guard("nb_correct_drift",
+               [&] { return DoCorrectDrift(context, weights, moments, cross, damping); });
 }
 
 nb_status nb_scale_matrix(nb_context* context, const nb_tensor* weights,

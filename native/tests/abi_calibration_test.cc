@@ -42,6 +42,44 @@ TEST(AbiCalibration, StatisticsMomentsAndScaling) {
                 "nb_scale_matrix", {"row_factors: shape [3] but [2]"});
 }
 
+TEST(AbiCalibration, DriftIsCorrected) {
+  const ContextPtr context = MakeContext(2);
+  // One input that has doubled: y = x / 2, so that the weights are halved, but for damping.
+  const std::vector<float> x = {2, -4, 6, 8}, y = {1, -2, 3, 4};
+  std::vector<float> moments(1, 0.0f), cross(1, 0.0f), w = {3, -5};
+  const nb_tensor tx = F32(x, {4, 1}), ty = F32(y, {4, 1}), tm = F32(moments, {1, 1}),
+                  tc = F32(cross, {1, 1}), tw = F32(w, {2, 1}), wrong = F32(y, {2, 2}),
+                  shorter = F32(y, {3, 1});
+  ASSERT_EQ(nb_second_moments(context.get(), &tx, &tm), NB_OK) << nb_last_error();
+  ASSERT_EQ(nb_cross_moments(context.get(), &tx, &ty, &tc), NB_OK) << nb_last_error();
+  EXPECT_EQ(cross[0], 60);
+  ASSERT_EQ(nb_correct_drift(context.get(), &tw, &tm, &tc, 0.25f), NB_OK) << nb_last_error();
+  // V = W (60 + 30) / (120 + 30)
+  EXPECT_NEAR(w[0], 1.8f, 1e-6f);
+  EXPECT_NEAR(w[1], -3.0f, 1e-6f);
+
+  constexpr char kCross[] = "nb_cross_moments", kDrift[] = "nb_correct_drift";
+  ExpectFailure(nb_cross_moments(context.get(), &tx, &shorter, &tc), NB_INVALID_ARGUMENT, kCross,
+                {"y: shape [3, 1] but [4, 1]"});
+  ExpectFailure(nb_cross_moments(context.get(), &tx, &ty, &wrong), NB_INVALID_ARGUMENT, kCross,
+                {"moments: shape [2, 2] but [1, 1]"});
+  ExpectFailure(nb_cross_moments(context.get(), nullptr, &ty, &tc), NB_INVALID_ARGUMENT, kCross,
+                {"x"});
+  ExpectFailure(nb_correct_drift(context.get(), &tw, &wrong, &tc, 0.25f), NB_INVALID_ARGUMENT,
+                kDrift, {"moments: shape [2, 2] but [1, 1]"});
+  ExpectFailure(nb_correct_drift(context.get(), &tw, &tm, nullptr, 0.25f), NB_INVALID_ARGUMENT,
+                kDrift, {"cross"});
+  ExpectFailure(nb_correct_drift(nullptr, &tw, &tm, &tc, 0.25f), NB_INVALID_ARGUMENT, kDrift,
+                {"context: NULL"});
+  for (const float damping : {0.0f, -1.0f, INFINITY, NAN}) {
+    ExpectFailure(nb_correct_drift(context.get(), &tw, &tm, &tc, damping), NB_INVALID_ARGUMENT,
+                  kDrift, {"damping"});
+  }
+  cross[0] = NAN;
+  ExpectFailure(nb_correct_drift(context.get(), &tw, &tm, &tc, 0.25f), NB_INVALID_ARGUMENT,
+                kDrift, {"cross: row 0 holds NaN"});
+}
+
 TEST(AbiCalibration, QuantizesEveryFormat) {
   const ContextPtr context = MakeContext(2);
   std::mt19937_64 random = TestRandom(341);

@@ -397,10 +397,14 @@ TEST(AbiMatrix, BadCodesAndScalesAreRefused) {
     };
     if (f.scale_type == NB_E4M3) with_scale(0x7F), with_scale(0xFF), with_scale(0x81);
     if (f.scale_type == NB_POW2) with_scale(6), with_scale(0x80), with_scale(0xF6);
-    if (f.scale_type == NB_F16) with_scale(0x7E00), with_scale(0x7C00), with_scale(0x8001);
-    if (f.scale_type == NB_BF16) with_scale(0x7FC0), with_scale(0x7F80), with_scale(0xBF80);
+    if (f.scale_type == NB_F16) {
+      with_scale(0x7E00), with_scale(0x7C00), with_scale(0xFC00), with_scale(0xFFFF);
+    }
+    if (f.scale_type == NB_BF16) {
+      with_scale(0x7FC0), with_scale(0x7F80), with_scale(0xFF80), with_scale(0xFFFF);
+    }
     if (f.scale_type == NB_F32) {
-      with_scale(0x7FC00000), with_scale(0x7F800000), with_scale(0xBF800000);
+      with_scale(0x7FC00000), with_scale(0x7F800000), with_scale(0xFF800000);
     }
     if (!good.factors.empty()) {
       for (const float bad : {-1.0f, std::numeric_limits<float>::infinity(),
@@ -409,6 +413,40 @@ TEST(AbiMatrix, BadCodesAndScalesAreRefused) {
         m.factors.back() = bad;
         expect_refusal(m, "factors[" + std::to_string(m.factors.size() - 1) + "] is ");
       }
+    }
+  }
+}
+
+// The products of random signed scales are tested with all others; here the ends of the range, and
+// that a turned sign turns every weight.
+TEST(AbiMatrix, ScalesOfEitherSign) {
+  const ContextPtr context = MakeContext(2);
+  std::mt19937_64 random = TestRandom(71);
+  for (const nb_weight_format& f : AllFormats()) {
+    if (f.scale_type != NB_F16 && f.scale_type != NB_BF16 && f.scale_type != NB_F32) continue;
+    SCOPED_TRACE(FormatName(f));
+    const int64_t n = 18, k = 40, bytes = BytesOf(f.scale_type);
+    CanonicalMatrix m = CanonicalMatrix::Random(f, n, k, random), turned = m;
+    std::vector<uint32_t> ends = {0x80000000, 0x80000001, 0x007FFFFF, 0x80800000, 0x7F7FFFFF,
+                                  0xFF7FFFFF};
+    if (f.scale_type == NB_F16) ends = {0x8000, 0x8001, 0x03FF, 0x8400, 0x7BFF, 0xFBFF};
+    if (f.scale_type == NB_BF16) ends = {0x8000, 0x8001, 0x007F, 0x8080, 0x7F7F, 0xFF7F};
+    for (size_t i = 0; i < ends.size(); ++i) {
+      std::memcpy(m.scales.data() + i * bytes, &ends[i], static_cast<size_t>(bytes));
+    }
+    turned = m;
+    for (size_t i = bytes - 1; i < turned.scales.size(); i += bytes) turned.scales[i] ^= 0x80;
+    const MatrixPtr a = m.Pack(context.get()), b = turned.Pack(context.get());
+    CanonicalMatrix back(f, n, k);
+    ASSERT_EQ(back.UnpackFrom(context.get(), b.get()), NB_OK) << nb_last_error();
+    EXPECT_TRUE(back.SameBits(turned));
+    std::vector<float> x(n * k), y(n * k);
+    const nb_tensor tx = F32(x, {n, k}), ty = F32(y, {n, k});
+    ASSERT_EQ(nb_matrix_dequantize(context.get(), a.get(), &tx), NB_OK) << nb_last_error();
+    ASSERT_EQ(nb_matrix_dequantize(context.get(), b.get(), &ty), NB_OK) << nb_last_error();
+    for (int64_t i = 0; i < n * k; ++i) {
+      EXPECT_EQ(x[i], static_cast<float>(m.Value(i / k, i % k))) << i;
+      EXPECT_EQ(y[i], -x[i]) << i;
     }
   }
 }

@@ -47,8 +47,11 @@ class CanonicalMatrix {
     }
     const int64_t bytes = BytesOf(f.scale_type);
     for (size_t i = 0; i + bytes <= m.scales.size(); i += bytes) {
-      const float value = std::exp2(std::uniform_real_distribution<float>(-4, 4)(random));
+      float value = std::exp2(std::uniform_real_distribution<float>(-4, 4)(random));
       uint32_t code = 0;
+      // Of either sign where they may be.
+      const bool sign = f.scale_type != NB_POW2 && f.scale_type != NB_E4M3;
+      if (sign && random() % 2 == 1) value = -value;
       if (f.scale_type == NB_POW2) {
         code = static_cast<uint8_t>(static_cast<int>(std::floor(std::log2(value))));
       } else if (f.scale_type == NB_F32) {

@@ -284,8 +284,9 @@ NB_API nb_status nb_quantize(nb_context *context, const nb_weight_format *format
                              const nb_tensor *codes_high, const nb_tensor *scales,
                              const nb_tensor *factors);
 
-/* Packs the canonical form into the layout of this context's kernels. Codes or scales
- * that are NaN, and negative or infinite scales, are NB_INVALID_ARGUMENT. */
+/* Packs the canonical form into the layout of this context's kernels. Codes and scales that are
+ * NaN or infinite, E4M3 scales and factors that are negative (-0 too), and POW2 scales out of
+ * their range are NB_INVALID_ARGUMENT. F16, BF16 and F32 scales may have either sign. */
 NB_API nb_status nb_matrix_pack(nb_context *context, const nb_weight_format *format, int64_t rows,
                                 int64_t cols, const nb_tensor *codes, const nb_tensor *codes_high,
                                 const nb_tensor *scales, const nb_tensor *factors,
@@ -494,6 +495,21 @@ NB_API nb_status nb_channel_statistics(nb_context *context, const nb_tensor *x,
  * contiguous, symmetric before and after. */
 NB_API nb_status nb_second_moments(nb_context *context, const nb_tensor *x,
                                    const nb_tensor *moments);
+
+/* moments += x^T y, moments[i][j] the sum of x[r][i] * y[r][j]. x, y: F32 [M, K]; moments: F32
+ * [K, K], rows contiguous. */
+NB_API nb_status nb_cross_moments(nb_context *context, const nb_tensor *x, const nb_tensor *y,
+                                  const nb_tensor *moments);
+
+/* Weights for inputs x that stand where the unquantized model has y, since what comes before is
+ * quantized already: W becomes the V with the smallest sum over the calibration tokens of
+ * |W y - V x|^2 + d |W - V|^2 (the target of GPTAQ, arXiv 2504.02692). weights: F32 [N, K], finite,
+ * changed in place; moments: F32 [K, K] of nb_second_moments of x; cross: F32 [K, K] of
+ * nb_cross_moments of x and y; damping: d as a share of the mean of moments' diagonal, finite,
+ * above 0. */
+NB_API nb_status nb_correct_drift(nb_context *context, const nb_tensor *weights,
+                                  const nb_tensor *moments, const nb_tensor *cross,
+                                  float damping);
 
 /* weights[n][k] *= row_factors[n] * col_factors[k], in place. weights: F32 [N, K]; row_factors:
  * F32 [N]; col_factors: F32 [K]; either may be NULL for ones. */

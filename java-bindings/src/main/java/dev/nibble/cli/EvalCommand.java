@@ -121,6 +121,9 @@ final class EvalCommand implements Callable<Integer> {
           fireq.withChannelScaling(false).withName("fireq, no channel-wise scaling"),
           fireq.withPreRopeScaling(false).withName("fireq, no pre-RoPE scaling"),
           fireq.withPostRopeChannels(0).withName("fireq, no post-RoPE scaling"),
+          // Either of the two does most of what both do.
+          fireq.withPreRopeScaling(false).withPostRopeChannels(0)
+              .withName("fireq, no pre-RoPE, no post-RoPE scaling"),
           fireq.withCacheFactors(false).withName("fireq, no cache factors"))) {
         candidates.add(Evaluation.Candidate.of(recipe));
       }
@@ -158,7 +161,8 @@ final class EvalCommand implements Callable<Integer> {
       if (!row.model().equals(shown)) {
         out.printf(Locale.ROOT, "%s%s, %d scored tokens%n%n", shown == null ? "" : "\n",
             row.model(), row.result().scoredTokens());
-        out.println("| scheme | loss | rise | perplexity | KL | top-1 | bits a weight | file, MB |");
+        out.println(
+            "| scheme | loss | rise | perplexity | KL | top-1 | bits a weight | file, MB |");
         out.println("|---|---|---|---|---|---|---|---|");
         shown = row.model();
       }

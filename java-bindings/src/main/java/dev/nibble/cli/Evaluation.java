@@ -50,14 +50,14 @@ final class Evaluation implements AutoCloseable {
       return new Candidate(recipe.name(), recipe, 0);
     }
 
-    /** The recipe of that name, or {@code mixed-BITS}, whose 4-bit weights are fireq+gptq's. */
+    /** The recipe of that name, or {@link MixedPrecision}'s with a budget, {@code mixed-BITS}. */
     static Candidate parse(String name) {
       if (!name.startsWith(MIXED)) {
         return of(Recipe.of(name));
       }
       try {
         double bits = Double.parseDouble(name.substring(MIXED.length()));
-        return new Candidate(name, Recipe.of("fireq+gptq"), bits);
+        return new Candidate(name, MixedPrecision.recipe(), bits);
       } catch (NumberFormatException e) {
         throw new InvalidArgumentException("scheme: \"" + name + "\" given, expected " + MIXED
             + "BITS with a number of bits a weight, such as " + MIXED + "4.5", e);

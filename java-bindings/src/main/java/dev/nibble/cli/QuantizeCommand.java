@@ -31,7 +31,8 @@ import picocli.CommandLine.Parameters;
       "",
       "--scheme mixed measures what 4, 6 and 8 bits cost each projection, prints the table, and",
       "gives each the format with which all together lose least within --bits a weight; those",
-      "of 4 bits are fireq+gptq's.",
+      "of 4 bits are fireq+gptq's. Activations are A16 and the cache KV8, as in zeroquant-fp6;",
+      "--activations a8f and --kv kv4 are smaller and faster, and cost more.",
       "",
       "Loading the copy of a plain scheme gives bit for bit what it gives on the original."
     })
@@ -109,9 +110,9 @@ final class QuantizeCommand implements Callable<Integer> {
   /** The recipe with a format for each projection, chosen by what the formats cost. */
   private Recipe mixed(Recipe recipe, ModelSource source, Calibration tokens) {
     List<MixedPrecision.Item> items;
-    try (var progress = new Progress(streams, !quiet, "Measuring", " formats", 1)) {
+    try (var progress = new Progress(streams, !quiet, "Measuring", "%", 10)) {
       items = MixedPrecision.measure(source, tokens, MixedPrecision.DEFAULT_TOKENS, threads,
-          (what, done, total) -> progress.show(done, total));
+          (what, done, total) -> progress.show(Math.round(1000.0 * done / total), 1000));
     }
     double budget = bits == null ? DEFAULT_BITS : bits;
     var plan = MixedPrecision.choose(items, budget);
@@ -127,8 +128,7 @@ final class QuantizeCommand implements Callable<Integer> {
       throw new InvalidArgumentException("--bits: goes with --scheme " + MIXED + " only");
     }
     if (isMixed()) {
-      var base = Recipe.of("fireq+gptq");
-      return base.withScheme(scheme.overrides(base.scheme()));
+      return MixedPrecision.recipe(scheme.overrides(MixedPrecision.recipe().scheme()));
     }
     if (scheme.scheme == null || Scheme.names().contains(scheme.scheme)) {
       return Recipe.of(scheme.over(Scheme.defaultScheme()));

@@ -3592,6 +3592,133 @@ public class nibble_h extends nibble_h$shared {
         }
     }
 
+    private static class nb_cross_moments {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_cross_moments");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_cross_moments(nb_context *context, const nb_tensor *x, const nb_tensor *y, const nb_tensor *moments)
+     * }
+     */
+    public static FunctionDescriptor nb_cross_moments$descriptor() {
+        return nb_cross_moments.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_cross_moments(nb_context *context, const nb_tensor *x, const nb_tensor *y, const nb_tensor *moments)
+     * }
+     */
+    public static MethodHandle nb_cross_moments$handle() {
+        return nb_cross_moments.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_cross_moments(nb_context *context, const nb_tensor *x, const nb_tensor *y, const nb_tensor *moments)
+     * }
+     */
+    public static MemorySegment nb_cross_moments$address() {
+        return nb_cross_moments.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_cross_moments(nb_context *context, const nb_tensor *x, const nb_tensor *y, const nb_tensor *moments)
+     * }
+     */
+    public static int nb_cross_moments(MemorySegment context, MemorySegment x, MemorySegment y, MemorySegment moments) {
+        var mh$ = nb_cross_moments.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_cross_moments", context, x, y, moments);
+            }
+            return (int)mh$.invokeExact(context, x, y, moments);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class nb_correct_drift {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            nibble_h.C_INT,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_POINTER,
+            nibble_h.C_FLOAT
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("nb_correct_drift");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * nb_status nb_correct_drift(nb_context *context, const nb_tensor *weights, const nb_tensor *moments, const nb_tensor *cross, float damping)
+     * }
+     */
+    public static FunctionDescriptor nb_correct_drift$descriptor() {
+        return nb_correct_drift.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * nb_status nb_correct_drift(nb_context *context, const nb_tensor *weights, const nb_tensor *moments, const nb_tensor *cross, float damping)
+     * }
+     */
+    public static MethodHandle nb_correct_drift$handle() {
+        return nb_correct_drift.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * nb_status nb_correct_drift(nb_context *context, const nb_tensor *weights, const nb_tensor *moments, const nb_tensor *cross, float damping)
+     * }
+     */
+    public static MemorySegment nb_correct_drift$address() {
+        return nb_correct_drift.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * nb_status nb_correct_drift(nb_context *context, const nb_tensor *weights, const nb_tensor *moments, const nb_tensor *cross, float damping)
+     * }
+     */
+    public static int nb_correct_drift(MemorySegment context, MemorySegment weights, MemorySegment moments, MemorySegment cross, float damping) {
+        var mh$ = nb_correct_drift.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("nb_correct_drift", context, weights, moments, cross, damping);
+            }
+            return (int)mh$.invokeExact(context, weights, moments, cross, damping);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
     private static class nb_scale_matrix {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
             nibble_h.C_INT,

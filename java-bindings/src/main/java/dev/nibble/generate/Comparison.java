@@ -100,6 +100,17 @@ public record Comparison(double meanNegativeLogLikelihood, double meanKlDivergen
         .filter(part -> part.length > 1).toList();
   }
 
+  /**
+   * KL(p || q), in nats, of the distributions that two rows of logits stand for; 0 if they are the
+   * same up to a constant.
+   *
+   * @param p finite logits
+   * @param q as many
+   */
+  public static double klDivergence(float[] p, float[] q) {
+    return Score.of(p, q, 0).kl;
+  }
+
   private static void logits(Session session, int[] tokens, float[][] to) {
     session.forwardAll(tokens, (index, row) ->
         MemorySegment.copy(row, ValueLayout.JAVA_FLOAT, 0, to[index], 0, to[index].length));

@@ -45,6 +45,9 @@ public final class CheckpointNames {
   /** The output head. */
   public static final String HEAD = "lm_head.weight";
 
+  /** The weight of the norm before the output head. */
+  public static final String NORM = "model.norm.weight";
+
   /** Factors of the scales of a 4-bit cache's keys, F32 [layers]; quantized models only. */
   public static final String KEY_FACTORS = "model.kv_cache.key_factors";
   /** Factors of the scales of a 4-bit cache's values, F32 [layers]; quantized models only. */

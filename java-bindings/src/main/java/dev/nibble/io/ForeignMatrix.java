@@ -40,17 +40,16 @@ public abstract sealed class ForeignMatrix implements AutoCloseable
   public interface Rows {
     /**
      * Rows as codes and scales: the value in column k is {@code code * scale} of group k /
-     * groupSize, exactly where the matrix {@link ForeignMatrix#isExact}. Scales are finite and not
-     * negative.
+     * groupSize, exactly where the matrix {@link ForeignMatrix#isExact}. Scales are finite, of
+     * either sign.
      *
      * @param first a multiple of {@link #BLOCK}
      * @param count at most {@link #BLOCK}
      * @param codes [count][cols]
      * @param scales [count][ceil(cols / groupSize)]
-     * @return whether codes and scales were filled: false where a code would be 128
      * @throws dev.nibble.ModelFormatException for a scale that is not finite
      */
-    boolean codes(int first, int count, byte[] codes, float[] scales);
+    void codes(int first, int count, byte[] codes, float[] scales);
 
     /**
      * Rows as values, each rounded at most once to F32.
@@ -100,33 +99,14 @@ public abstract sealed class ForeignMatrix implements AutoCloseable
     return Math.ceilDiv(cols, groupSize());
   }
 
-  /**
-   * Makes all scales positive, by the sign of their codes.
-   *
-   * @return false where a code of -128 has a negative scale
-   */
-  final boolean normalize(int first, int count, byte[] codes, float[] scales) {
+  final void requireFiniteScales(int first, int count, float[] scales) {
     int groups = groups();
-    for (int row = 0; row < count; row++) {
-      for (int g = 0; g < groups; g++) {
-        float scale = scales[row * groups + g];
-        if (!Float.isFinite(scale)) {
-          throw problem("the scale of row " + (first + row) + ", group " + g + " is " + scale
-              + ", expected a finite number");
-        }
-        if (Float.floatToRawIntBits(scale) < 0) { // -0 too
-          scales[row * groups + g] = -scale;
-          int end = row * cols + Math.min(cols, (g + 1) * groupSize());
-          for (int k = row * cols + g * groupSize(); k < end; k++) {
-            if (codes[k] == Byte.MIN_VALUE) {
-              return false;
-            }
-            codes[k] = (byte) -codes[k];
-          }
-        }
+    for (int i = 0; i < count * groups; i++) {
+      if (!Float.isFinite(scales[i])) {
+        throw problem("the scale of row " + (first + i / groups) + ", group " + i % groups + " is "
+            + scales[i] + ", expected a finite number");
       }
     }
-    return true;
   }
 
   final void requireFinite(int first, int count, float[] values) {

@@ -24,9 +24,9 @@ import java.lang.foreign.ValueLayout;
  *                                          16 elements share a scale;      d s (q - 32)
  * </pre>
  *
- * <p>s[12] of Q4_K and Q5_K: 6-bit scales and minima of the 8 parts: of the first four in the low 6 bits of
- * bytes p and p + 4; of the others the low nibble (scale) and the high one (minimum) of byte p + 4,
- * with bits 6 and 7 of bytes p - 4 and p above them.
+ * <p>s[12] of Q4_K and Q5_K: 6-bit scales and minima of the 8 parts: of the first four in the low
+ * 6 bits of bytes p and p + 4; of the others the low nibble (scale) and the high one (minimum) of
+ * byte p + 4, with bits 6 and 7 of bytes p - 4 and p above them.
  *
  * <p>d s of Q6_K has 11 + 7 significant bits: exact in F32.
  */
@@ -77,7 +77,7 @@ final class GgufMatrix extends ForeignMatrix {
     private final float[] rowMinima = new float[isExact() ? 0 : BLOCK * groups()];
 
     @Override
-    public boolean codes(int first, int count, byte[] codes, float[] scales) {
+    public void codes(int first, int count, byte[] codes, float[] scales) {
       fill(first, count, codes, scales);
       if (!isExact()) {
         for (int g = 0; g < count * groups(); g++) { // rows are whole groups
@@ -85,7 +85,7 @@ final class GgufMatrix extends ForeignMatrix {
               codes, g * groupSize(), groupSize(), scales[g], rowMinima[g]);
         }
       }
-      return normalize(first, count, codes, scales);
+      requireFiniteScales(first, count, scales);
     }
 
     @Override

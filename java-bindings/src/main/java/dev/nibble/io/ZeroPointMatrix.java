@@ -86,12 +86,12 @@ final class ZeroPointMatrix extends ForeignMatrix {
     private final byte[] zeros = new byte[BLOCK * all];
 
     @Override
-    public boolean codes(int first, int count, byte[] codes, float[] scales) {
+    public void codes(int first, int count, byte[] codes, float[] scales) {
       if (parts.groupOf != null) {
         throw new IllegalStateException("the columns of a group are not neighbours");
       }
       fill(first, count, codes, scales);
-      return normalize(first, count, codes, scales);
+      requireFiniteScales(first, count, scales);
     }
 
     @Override

@@ -15,15 +15,15 @@ import dev.nibble.tensor.Tensor;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
+import java.util.concurrent.atomic.AtomicBoolean;
 
 /**
  * Turns matrices of other projects into Nibble's formats, on all threads, rows at a time.
  *
  * <p>A matrix that has codes with scales is re-expressed exactly: as I4 where all its codes are -8
- * to 7, else as I8, with its own groups and scales. Scales are never negative in Nibble, so a
- * group whose scale is has the signs of its codes turned; where 8 comes of -8 by that, as in half
- * the groups of GGUF's Q4_0, the matrix is I8. Groups that have an offset (Q4_1, Q4_K) come as
- * codes that are nearly the same. What has no codes, since the columns of a group are scattered (an
+ * to 7, else as I8, with its own groups and scales, negative ones too: in GGUF's Q4_0 the largest
+ * weight of a group is -8 times its scale. Groups that have an offset (Q4_1, Q4_K) come as codes
+ * that are nearly the same. What has no codes, since the columns of a group are scattered (an
  * activation order) or its size has no kernel, is quantized by round-to-nearest to I8 in groups of
  * 32 with F32 scales.
  */
@@ -62,15 +62,7 @@ final class ForeignPacker {
         quantize(matrix, parts);
         return pack(matrix, parts);
       }
-      var narrow = new boolean[] {true};
-      if (!recode(matrix, parts, narrow)) {
-        // A code of 128, which no known program writes.
-        try (var again = QuantizedWeights.allocate(FALLBACK, matrix.rows(), matrix.cols())) {
-          quantize(matrix, again);
-          return pack(matrix, again);
-        }
-      }
-      if (!narrow[0]) {
+      if (!recode(matrix, parts)) {
         return pack(matrix, parts);
       }
       try (var four = narrow(parts)) {
@@ -140,40 +132,36 @@ final class ForeignPacker {
   }
 
   /**
-   * Fills parts, I8; narrow[0] stays true if all codes are -8 to 7. Returns whether it could. What
-   * is not exact is measured.
+   * Fills parts, I8, and returns whether all codes are -8 to 7. What is not exact is measured.
    */
-  private boolean recode(ForeignMatrix matrix, QuantizedWeights parts, boolean[] narrow) {
+  private boolean recode(ForeignMatrix matrix, QuantizedWeights parts) {
     int cols = matrix.cols();
     int groups = (int) parts.format().groups(cols);
     var scale = parts.format().scale();
-    var failed = new boolean[1];
+    var wide = new AtomicBoolean();
     var costs = new Costs(cols, matrix.groupSize());
     new RowBlocks(context.threads(), matrix).run(rows -> {
       var codes = new byte[ForeignMatrix.BLOCK * cols];
       var scales = new float[ForeignMatrix.BLOCK * groups];
       var values = matrix.isExact() ? null : new float[ForeignMatrix.BLOCK * cols];
       return (first, count) -> {
-        if (!rows.codes(first, count, codes, scales)) {
-          failed[0] = true;
-          return;
-        }
+        rows.codes(first, count, codes, scales);
         if (values != null) {
           rows.values(first, count, values);
           costs.add(codes, scales, values, count);
         }
         if (!allFourBits(codes, count * cols)) {
-          narrow[0] = false;
+          wide.set(true);
         }
         MemorySegment.copy(codes, 0, parts.codes(), ValueLayout.JAVA_BYTE, (long) first * cols,
             count * cols);
         store(parts.scales(), scale, (long) first * groups, scales, count * groups);
       };
     });
-    if (!failed[0] && !matrix.isExact()) {
+    if (!matrix.isExact()) {
       requantizations.add(matrix, parts.format(), costs.difference, costs.value);
     }
-    return !failed[0];
+    return !wide.get();
   }
 
   private static boolean allFourBits(byte[] codes, int count) {

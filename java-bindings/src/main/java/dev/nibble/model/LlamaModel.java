@@ -267,7 +267,7 @@ public final class LlamaModel implements AutoCloseable {
     }
   }
 
-  /** An empty cache for one sequence of this model, where context computes; the caller closes it. */
+  /** An empty cache for a sequence of this model, where context computes; the caller closes it. */
   KvCache newCache(Context context, int capacity) {
     return cacheScaling.newCache(context, scheme.cache(), config, capacity);
   }

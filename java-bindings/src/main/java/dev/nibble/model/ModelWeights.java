@@ -54,7 +54,7 @@ final class ModelWeights implements AutoCloseable {
       for (int i = 0; i < config.layers(); i++) {
         layers.add(layer("model.layers." + i + "."));
       }
-      finalNorm = norm("model.norm.weight");
+      finalNorm = norm(CheckpointNames.NORM);
       head = config.tiedEmbedding()
           ? embedding
           : matrix(CheckpointNames.HEAD, config.vocabSize(), config.hiddenSize(),

@@ -75,17 +75,15 @@ final class CalibratedRun {
       return;
     }
     boolean twoStreams = recipe.compensation() == Compensation.GPTQ;
-    try (var states = newStates(); var quantizedStates = twoStreams ? newStates() : null;
+    listener.progress("embedding", 0, work.total());
+    try (var states = first > 0
+            ? newStates() : LayerWeights.embed(store, context, config, calibration);
+        var quantizedStates = twoStreams ? newStates() : null;
         var quantizer = new LayerQuantizer(context, config, recipe, calibration)) {
       if (first > 0) {
         journal.readStates(first, states, quantizedStates);
-      } else {
-        listener.progress("embedding", 0, work.total());
-        embed(store, states);
-        if (twoStreams) {
-          MemorySegment.copy(
-              states.segment(), 0, quantizedStates.segment(), 0, states.byteSize());
-        }
+      } else if (twoStreams) {
+        MemorySegment.copy(states.segment(), 0, quantizedStates.segment(), 0, states.byteSize());
       }
       for (int layer = first; layer < config.layers(); layer++) {
         quantizeLayer(store, journal, quantizer, layer, states, quantizedStates);
@@ -96,21 +94,6 @@ final class CalibratedRun {
 
   private Tensor newStates() {
     return Tensor.allocate(DataType.F32, calibration.tokens(), config.hiddenSize());
-  }
-
-  /** The rows of the embedding that the tokens name. */
-  private void embed(TensorStore store, Tensor states) {
-    int hidden = config.hiddenSize();
-    try (var table = LayerWeights.readFloats(
-        store, context, CheckpointNames.EMBEDDING, config.vocabSize(), hidden)) {
-      long row = 0;
-      for (int i = 0; i < calibration.windows(); i++) {
-        for (int token : calibration.window(i)) {
-          MemorySegment.copy(table.segment(), 4L * hidden * token,
-              states.segment(), 4L * hidden * row++, 4L * hidden);
-        }
-      }
-    }
   }
 
   private void quantizeLayer(TensorStore store, Journal journal, LayerQuantizer quantizer,

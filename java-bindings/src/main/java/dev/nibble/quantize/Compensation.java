@@ -9,7 +9,10 @@ public enum Compensation {
   NONE,
   /**
    * Column by column, the error of each is spread over those that are not rounded yet, by the
-   * inverse of the Hessian of the output error (GPTQ, arXiv 2210.17323).
+   * inverse of the Hessian of the output error (GPTQ, arXiv 2210.17323). Before, where the
+   * calibration has 20 tokens or more for each input, the matrix is fitted to inputs that have
+   * drifted in the quantized layers before it, so that it makes of them what it made of the
+   * original ones (the target of GPTAQ, arXiv 2504.02692).
    */
   GPTQ,
   /**

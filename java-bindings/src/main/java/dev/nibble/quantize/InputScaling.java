@@ -8,6 +8,7 @@ import dev.nibble.tensor.Tensor;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 
 /**
@@ -173,6 +174,20 @@ final class InputScaling {
           bytes);
     }
     return sample;
+  }
+
+  /**
+   * The squared error of a projection's output, summed over its rows, for a mean token, if it is
+   * quantized as it is.
+   *
+   * @param meanSquares of the inputs, [K]
+   */
+  double error(Target target, float[] meanSquares) {
+    var ones = new double[meanSquares.length];
+    Arrays.fill(ones, 1);
+    try (var sample = sample(target.weights())) {
+      return error(sample, target, meanSquares, ones, Sharing.NONE);
+    }
   }
 
   /** The mean over rows of the output's squared error, times the rows of the whole matrix. */

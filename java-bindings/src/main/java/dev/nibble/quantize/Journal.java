@@ -69,7 +69,7 @@ final class Journal implements AutoCloseable {
       }
       return journal;
     } catch (IOException e) {
-      throw new NibbleException(directory + ": cannot be written: " + e, e);
+      throw OutputDirectory.unwritable(directory, e);
     }
   }
 

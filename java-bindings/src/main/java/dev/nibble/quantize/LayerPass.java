@@ -14,6 +14,7 @@ import dev.nibble.tensor.TensorArena;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.function.BiConsumer;
 import java.util.function.Consumer;
 
 /**
@@ -88,6 +89,17 @@ final class LayerPass implements AutoCloseable {
   /** Hands norm(states) to sink, chunk by chunk. */
   void normed(LayerWeights weights, String norm, Tensor states, Consumer<Tensor> sink) {
     forEachChunk((first, rows) -> sink.accept(norm(weights, norm, states, first, rows)));
+  }
+
+  /** The same of two tensors of states at once. */
+  void normed(LayerWeights weights, String norm, Tensor states, Tensor others,
+      BiConsumer<Tensor, Tensor> sink) {
+    forEachChunk((first, rows) -> {
+      var normed = norm(weights, norm, states, first, rows);
+      copy(others, first, x, 0, rows);
+      context.rmsNorm(x.rows(0, rows), weights.norm(norm), x.rows(0, rows));
+      sink.accept(normed, x.rows(0, rows));
+    });
   }
 
   private Tensor norm(LayerWeights weights, String norm, Tensor states, long first, long rows) {
@@ -206,6 +218,11 @@ final class LayerPass implements AutoCloseable {
   /** Hands the rows of a tensor of all tokens to sink, chunk by chunk. */
   void chunks(Tensor all, Consumer<Tensor> sink) {
     forEachChunk((first, rows) -> sink.accept(all.rows(first, rows)));
+  }
+
+  /** The same of two tensors at once. */
+  void chunks(Tensor all, Tensor others, BiConsumer<Tensor, Tensor> sink) {
+    forEachChunk((first, rows) -> sink.accept(all.rows(first, rows), others.rows(first, rows)));
   }
 
   private static void copy(Tensor from, long fromRow, Tensor to, long toRow, long rows) {

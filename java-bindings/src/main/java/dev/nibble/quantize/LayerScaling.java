@@ -33,7 +33,18 @@ final class LayerScaling {
    * @param cache what the scaled keys and values need
    */
   record Inputs(
-      float[] qkv, float[] output, float[] feedForward, float[] down, CacheScales cache) {}
+      float[] qkv, float[] output, float[] feedForward, float[] down, CacheScales cache) {
+    /** The mean squares of a projection's inputs. */
+    float[] of(String projection) {
+      return switch (projection) {
+        case LayerWeights.Q, LayerWeights.K, LayerWeights.V -> qkv;
+        case LayerWeights.O -> output;
+        case LayerWeights.GATE, LayerWeights.UP -> feedForward;
+        case LayerWeights.DOWN -> down;
+        default -> throw new IllegalArgumentException(projection);
+      };
+    }
+  }
 
   private final Context context;
   private final LlamaConfig config;

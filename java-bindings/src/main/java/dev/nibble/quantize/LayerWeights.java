@@ -2,6 +2,7 @@
 package dev.nibble.quantize;
 
 import dev.nibble.InvalidArgumentException;
+import dev.nibble.io.CheckpointNames;
 import dev.nibble.io.DataType;
 import dev.nibble.io.TensorInfo;
 import dev.nibble.io.TensorStore;
@@ -108,6 +109,33 @@ final class LayerWeights implements AutoCloseable {
 
   private void read(TensorStore store, Context context, String name, long... shape) {
     tensors.put(name, readFloats(store, context, prefix + name, shape));
+  }
+
+  /**
+   * What goes into the first layer: the rows of the embedding that the calibration's tokens name,
+   * F32 [tokens, hidden]; the caller closes it.
+   */
+  static Tensor embed(
+      TensorStore store, Context context, LlamaConfig config, Calibration calibration) {
+    long bytes = 4L * config.hiddenSize();
+    var states = Tensor.allocate(DataType.F32, calibration.tokens(), config.hiddenSize());
+    boolean complete = false;
+    try (var table = readFloats(store, context, CheckpointNames.EMBEDDING, config.vocabSize(),
+        config.hiddenSize())) {
+      long row = 0;
+      for (int i = 0; i < calibration.windows(); i++) {
+        for (int token : calibration.window(i)) {
+          MemorySegment.copy(
+              table.segment(), bytes * token, states.segment(), bytes * row++, bytes);
+        }
+      }
+      complete = true;
+      return states;
+    } finally {
+      if (!complete) {
+        states.close();
+      }
+    }
   }
 
   /** A tensor of a checkpoint, converted to F32; the caller closes it. */

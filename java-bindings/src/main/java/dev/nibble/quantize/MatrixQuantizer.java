@@ -12,7 +12,7 @@ final class MatrixQuantizer {
    * The share of the mean second moment that is added to each: what GPTQ's authors use. It keeps
    * errors from being spread over inputs that the calibration text hardly shows.
    */
-  private static final float DAMPING = 0.01f;
+  static final float DAMPING = 0.01f;
 
   private final Context context;
   private final Recipe recipe;

@@ -2,13 +2,10 @@
 package dev.nibble.quantize;
 
 import dev.nibble.InvalidArgumentException;
-import dev.nibble.generate.Comparison;
 import dev.nibble.io.ModelSource;
 import dev.nibble.model.LlamaConfig;
-import dev.nibble.model.LlamaModel;
-import dev.nibble.model.LoadOptions;
-import dev.nibble.model.PackedCache;
 import dev.nibble.model.ProgressListener;
+import dev.nibble.tensor.Context;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -19,23 +16,26 @@ import java.util.Map;
  * Chooses the format of every projection, within a budget of bits a weight, so that the model
  * loses least.
  *
- * <p>How much a format costs is measured: one projection at a time is rounded to it, everything
- * else stays in F32, and the cost is the KL divergence from the model in F32 on calibration tokens.
- * Gate and up are one item, since one kernel multiplies with both. With few bits the measurements
- * put {@code down_proj} first, as the scaling law for quantization-aware training (arXiv
- * 2505.14302) finds for FC2. That errors of different projections add up is an assumption; what is
- * exact is the choice: no other one within the budget has a smaller sum of the measured costs.
+ * <p>The recipe ({@link #recipe}) spends bits where they are counted: on weights. Weights of 4 bits
+ * are rounded as {@code fireq+gptq} does; activations and the key/value cache are those of {@code
+ * zeroquant-fp6}, A16 and KV8, so that what a budget loses can be held against 6 bits for every
+ * weight. A 4-bit cache by itself costs the built-in model more than 5-bit weights do; it, and FP8
+ * activations, are there for the asking, with FireQ's scaling of keys then.
  *
- * <p>Measuring takes, for each projection and format, one load of the model and one pass over the
- * tokens.
+ * <p>How much a format costs each projection is measured: as KL divergence from the model in F32 on
+ * calibration tokens, with one block in memory at a time ({@code Sensitivity} says how). Gate and
+ * up are one item, since one kernel multiplies with both. With few bits the measurements put {@code
+ * down_proj} first, as the scaling law for quantization-aware training (arXiv 2505.14302) finds for
+ * FC2. That errors of different projections add up is an assumption; what is exact is the choice:
+ * no other one within the budget has a smaller sum of the measured costs.
  */
 public final class MixedPrecision {
   /** What there is to choose from. */
   public static final List<WeightFormat> FORMATS =
-      List.of(WeightFormat.W4, WeightFormat.W6, WeightFormat.W8);
+      List.of(WeightFormat.W4, WeightFormat.W6, WeightFormat.of(CodeType.E2M3), WeightFormat.W8);
 
   /** Tokens on which costs are measured, if not told otherwise. */
-  public static final int DEFAULT_TOKENS = 4096;
+  public static final int DEFAULT_TOKENS = 1024;
 
   /**
    * One or two projections that have a format together, and what each format costs.
@@ -43,7 +43,7 @@ public final class MixedPrecision {
    * @param tensors names of their weights
    * @param rows of each
    * @param cols of each
-   * @param bytes of codes, scales and factors, in each format
+   * @param bytes of codes, scales and factors, in each of {@link #FORMATS}, or the first of them
    * @param losses the KL divergence that each format causes, in nats a token; never negative
    */
   public record Item(
@@ -81,14 +81,18 @@ public final class MixedPrecision {
 
     /** What was measured and chosen, a line for each item. */
     public String table() {
-      var text = new StringBuilder(String.format(Locale.ROOT,
-          "%-44s %10s %9s %9s %9s  %s%n", "projection", "weights", "KL of w4", "w6", "w8",
-          "chosen"));
+      var text = new StringBuilder(String.format("%-44s %10s", "projection", "weights"));
+      for (var format : FORMATS) {
+        text.append(String.format(" %9s", "KL " + format.code().option()));
+      }
+      text.append(String.format("  chosen%n"));
       for (int i = 0; i < choice.length; i++) {
         var item = items.get(i);
-        text.append(String.format(Locale.ROOT, "%-44s %10d %9.5f %9.5f %9.5f  %s%n", item.label(),
-            item.weights(), item.losses()[0], item.losses()[1], item.losses()[2],
-            FORMATS.get(choice[i]).code().option()));
+        text.append(String.format("%-44s %10d", item.label(), item.weights()));
+        for (double loss : item.losses()) {
+          text.append(String.format(Locale.ROOT, " %9.5f", loss));
+        }
+        text.append(String.format("  %s%n", FORMATS.get(choice[i]).code().option()));
       }
       return text.append(String.format(Locale.ROOT, "%.3f bits a weight, sum of KL %.5f%n",
           bitsPerWeight, loss)).toString();
@@ -97,77 +101,84 @@ public final class MixedPrecision {
 
   private MixedPrecision() {}
 
+  /** What the formats are chosen for: fireq+gptq's weights, with A16 and KV8. */
+  public static Recipe recipe() {
+    var fireq = Recipe.of("fireq+gptq");
+    return recipe(fireq.scheme().withActivations(ActivationType.A16).withCache(KvType.KV8));
+  }
+
+  /**
+   * The same with other formats.
+   *
+   * @param scheme with W4 projections; a 4-bit cache gets FireQ's scaling of keys
+   */
+  public static Recipe recipe(Scheme scheme) {
+    var fireq = Recipe.of("fireq+gptq");
+    boolean kv4 = scheme.cache() == KvType.KV4;
+    return fireq.withPreRopeScaling(kv4).withCacheFactors(kv4)
+        .withPostRopeChannels(kv4 ? fireq.postRopeChannels() : 0).withScheme(scheme);
+  }
+
   /**
    * Measures what each format costs each projection.
    *
    * @param source the unquantized model; not closed
    * @param calibration the tokens; the first {@code maxTokens} of them, at least one window
-   * @param threads as {@link LoadOptions#withThreads}
+   * @param threads as {@link dev.nibble.model.LoadOptions#withThreads}
    * @param progress hears how far the work is
    */
   public static List<Item> measure(ModelSource source, Calibration calibration, int maxTokens,
       int threads, ProgressListener progress) {
     var config = LlamaConfig.read(source);
+    CalibrationCheck.check(calibration, config);
     var windows = new ArrayList<int[]>();
     for (int i = 0, tokens = 0; i < calibration.windows() && (i == 0
         || tokens + calibration.windowTokens() <= maxTokens); i++) {
       windows.add(calibration.window(i));
       tokens += calibration.windowTokens();
     }
-    var options = LoadOptions.defaults().withThreads(threads).withPackedCache(PackedCache.off());
-    var exact = Scheme.of("f32");
     var items = items(config);
-    long steps = (long) items.size() * FORMATS.size();
-    try (var original = LlamaModel.load(source, options.withScheme(exact))) {
-      for (int i = 0; i < items.size(); i++) {
-        var item = items.get(i);
-        for (int f = 0; f < FORMATS.size(); f++) {
-          progress.progress(item.label(), (long) i * FORMATS.size() + f, steps);
-          var formats = new LinkedHashMap<String, WeightFormat>();
-          for (var tensor : item.tensors()) {
-            formats.put(tensor, FORMATS.get(f));
-          }
-          try (var model = LlamaModel.load(source,
-              options.withScheme(exact.withExceptions(formats)))) {
-            var result =
-                Comparison.measure(original, model, windows, (what, done, total) -> { });
-            item.losses()[f] = Math.max(0, result.meanKlDivergence());
-          }
+    try (var store = source.tensors(); var context = Context.create("cpu", threads)) {
+      var losses = new Sensitivity(store, config, recipe(), Calibration.ofWindows(windows), context,
+          progress).measure(FORMATS);
+      int at = 0;
+      for (var block : losses) {
+        for (var item : block) {
+          System.arraycopy(item, 0, items.get(at++).losses(), 0, item.length);
         }
       }
     }
-    progress.progress("", steps, steps);
     return items;
   }
 
   /** The items of a model, their costs still 0. */
   private static List<Item> items(LlamaConfig config) {
     var items = new ArrayList<Item>();
-    int hidden = config.hiddenSize();
-    int inner = config.intermediateSize();
     for (int i = 0; i < config.layers(); i++) {
-      var attention = "model.layers." + i + ".self_attn.";
-      var mlp = "model.layers." + i + ".mlp.";
-      items.add(item(config.querySize(), hidden, attention + "q_proj"));
-      items.add(item(config.kvSize(), hidden, attention + "k_proj"));
-      items.add(item(config.kvSize(), hidden, attention + "v_proj"));
-      items.add(item(hidden, config.querySize(), attention + "o_proj"));
-      items.add(item(inner, hidden, mlp + "gate_proj", mlp + "up_proj"));
-      items.add(item(hidden, inner, mlp + "down_proj"));
+      for (var names : Sensitivity.ITEMS) {
+        var name = names.getFirst();
+        int hidden = config.hiddenSize();
+        int inner = config.intermediateSize();
+        items.add(switch (name) {
+          case LayerWeights.Q -> item(i, config.querySize(), hidden, names);
+          case LayerWeights.K, LayerWeights.V -> item(i, config.kvSize(), hidden, names);
+          case LayerWeights.O -> item(i, hidden, config.querySize(), names);
+          case LayerWeights.GATE -> item(i, inner, hidden, names);
+          default -> item(i, hidden, inner, names);
+        });
+      }
     }
     return items;
   }
 
-  private static Item item(long rows, long cols, String... names) {
-    var tensors = new ArrayList<String>();
-    for (var name : names) {
-      tensors.add(name + ".weight");
-    }
+  private static Item item(int layer, long rows, long cols, List<String> names) {
     var bytes = new long[FORMATS.size()];
     for (int f = 0; f < bytes.length; f++) {
-      bytes[f] = names.length * FORMATS.get(f).bytes(rows, cols);
+      bytes[f] = names.size() * FORMATS.get(f).bytes(rows, cols);
     }
-    return new Item(List.copyOf(tensors), rows, cols, bytes, new double[FORMATS.size()]);
+    var tensors =
+        names.stream().map(name -> LayerWeights.prefix(layer) + name + ".weight").toList();
+    return new Item(tensors, rows, cols, bytes, new double[FORMATS.size()]);
   }
 
   /**
@@ -208,9 +219,9 @@ public final class MixedPrecision {
 
   /** All choices that no other one beats in both bytes and loss, by their bytes. */
   private static List<Partial> extend(List<Partial> front, Item item, long budget) {
-    var all = new ArrayList<Partial>(front.size() * FORMATS.size());
+    var all = new ArrayList<Partial>(front.size() * item.bytes().length);
     for (var partial : front) {
-      for (int f = 0; f < FORMATS.size(); f++) {
+      for (int f = 0; f < item.bytes().length; f++) {
         long bytes = partial.bytes + item.bytes()[f];
         if (bytes <= budget) {
           all.add(new Partial(bytes, partial.loss + item.losses()[f], f, partial));

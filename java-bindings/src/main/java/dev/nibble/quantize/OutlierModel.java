@@ -2,7 +2,6 @@
 package dev.nibble.quantize;
 
 import dev.nibble.InvalidArgumentException;
-import dev.nibble.NibbleException;
 import dev.nibble.io.CheckpointNames;
 import dev.nibble.io.DataType;
 import dev.nibble.io.ModelSource;
@@ -80,7 +79,7 @@ public final class OutlierModel {
         }
       }
     } catch (IOException e) {
-      throw new NibbleException(out + ": cannot be written: " + e, e);
+      throw OutputDirectory.unwritable(out, e);
     }
   }
 

@@ -6,6 +6,9 @@ import dev.nibble.NibbleException;
 import dev.nibble.io.CheckpointNames;
 import dev.nibble.io.ModelSource;
 import java.io.IOException;
+import java.nio.file.AccessDeniedException;
+import java.nio.file.FileAlreadyExistsException;
+import java.nio.file.FileSystemException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.attribute.PosixFileAttributeView;
@@ -51,7 +54,22 @@ final class OutputDirectory {
     }
   }
 
-  /** Lets body fill a directory, adds the files that every copy of in has, and publishes it. */
+  /** That a file or directory cannot be written, and the system's reason in words. */
+  static NibbleException unwritable(Path path, IOException cause) {
+    var reason = switch (cause) {
+      case AccessDeniedException e -> "permission denied";
+      case FileAlreadyExistsException e -> "already exists";
+      case FileSystemException e when e.getReason() != null -> e.getReason();
+      default -> String.valueOf(cause.getMessage());
+    };
+    return new NibbleException(path + ": cannot be written: " + reason, cause);
+  }
+
+  /**
+   * Lets body fill a directory, adds the files that every copy of in has, and publishes it.
+   *
+   * @throws NibbleException if something cannot be written, naming it as if it were in out already
+   */
   static void make(ModelSource in, Path out, Body body) throws IOException {
     Files.createDirectories(out.getParent());
     var temporary = Files.createTempDirectory(out.getParent(), "." + out.getFileName() + ".");
@@ -66,6 +84,11 @@ final class OutputDirectory {
         }
       }
       publish(temporary, out);
+    } catch (NibbleException e) {
+      if (e.getClass() != NibbleException.class || !e.getMessage().startsWith(temporary + "/")) {
+        throw e;
+      }
+      throw new NibbleException(out + e.getMessage().substring(temporary.toString().length()), e);
     } finally {
       deleteAll(temporary);
       try {

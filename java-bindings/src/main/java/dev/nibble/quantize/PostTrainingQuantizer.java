@@ -2,7 +2,6 @@
 package dev.nibble.quantize;
 
 import dev.nibble.InvalidArgumentException;
-import dev.nibble.NibbleException;
 import dev.nibble.io.ModelSource;
 import dev.nibble.tensor.Context;
 import java.io.IOException;
@@ -76,7 +75,8 @@ public final class PostTrainingQuantizer {
    *     Nibble does not run
    * @throws InvalidArgumentException if {@code out} exists and is not an empty directory, or the
    *     calibration is missing or does not fit the model
-   * @throws NibbleException if the result cannot be written; what is done is kept for another run
+   * @throws dev.nibble.NibbleException if the result cannot be written; what is done is kept for
+   *     another run
    */
   public static void quantize(ModelSource in, Path out, Recipe recipe, Calibration calibration,
       Context context, Listener listener) {
@@ -93,7 +93,7 @@ public final class PostTrainingQuantizer {
       new CalibratedRun(in, recipe, calibration, context, heard)
           .run(out.toAbsolutePath().normalize());
     } catch (IOException e) {
-      throw new NibbleException(out + ": cannot be written: " + e, e);
+      throw OutputDirectory.unwritable(out, e);
     }
   }
 }

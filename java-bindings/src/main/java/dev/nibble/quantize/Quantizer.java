@@ -3,7 +3,6 @@ package dev.nibble.quantize;
 
 import dev.nibble.InvalidArgumentException;
 import dev.nibble.ModelFormatException;
-import dev.nibble.NibbleException;
 import dev.nibble.UnsupportedException;
 import dev.nibble.io.CheckpointNames;
 import dev.nibble.io.Json;
@@ -71,7 +70,7 @@ public final class Quantizer {
    * @throws ModelFormatException if the model is not valid, for example holds a NaN
    * @throws UnsupportedException if the model is quantized already
    * @throws InvalidArgumentException if {@code out} exists and is not an empty directory
-   * @throws NibbleException if the result cannot be written
+   * @throws dev.nibble.NibbleException if the result cannot be written
    */
   public static void quantize(ModelSource in, Path out, Scheme scheme, Context context,
       Listener listener) {
@@ -81,7 +80,7 @@ public final class Quantizer {
     try {
       quantizer.run(out.toAbsolutePath().normalize());
     } catch (IOException e) {
-      throw new NibbleException(out + ": cannot be written: " + e, e);
+      throw OutputDirectory.unwritable(out, e);
     }
   }
 

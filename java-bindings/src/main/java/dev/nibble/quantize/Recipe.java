@@ -30,7 +30,8 @@ import java.util.Objects;
  * </table>
  *
  * <p>{@code +gptq} or {@code +awq} behind any name with 4-bit weights adds {@link Compensation}:
- * {@code fireq+gptq}, {@code w4a8+awq}. The withers switch single parts off and on, for an
+ * {@code fireq+gptq}, {@code w4a8+awq}. {@link MixedPrecision#recipe} is for formats that differ
+ * between projections. The withers switch single parts off and on, for an
  * ablation; they keep the name, so that {@link #withName} should follow where it is shown.
  *
  * @param name for people and files

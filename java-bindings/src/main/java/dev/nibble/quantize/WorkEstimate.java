@@ -29,12 +29,14 @@ final class WorkEstimate {
     costs[3] = weights * SCALING;
     costs[4] = weights * ROUNDING;
     if (recipe.compensation() == Compensation.GPTQ) {
-      // The second stream, its moments (half of a square each) and the sweeps.
+      // The quantized stream, its moments (half of a square each) and the sweeps; where matrices
+      // are fitted first the exact stream, whole squares of moments, a product and substitutions.
       long inner = config.intermediateSize();
+      boolean fits = CompensatedBlock.fitsAny(config, tokens);
       long moments = tokens / 2 * (2 * hidden * hidden + query * query + inner * inner);
-      long sweeps = (attention + 2 * hidden * inner) * hidden / 2
-          + hidden * inner * inner / 2 + inner * inner * inner / 3;
-      costs[4] += weights * tokens + moments + sweeps;
+      long squares = (attention + 2 * hidden * inner) * hidden + hidden * inner * inner;
+      costs[4] += (fits ? 2 : 1) * weights * tokens + (fits ? 3 : 1) * moments
+          + squares * (fits ? 5 : 1) / 2 + inner * inner * inner / 3;
     }
   }
 

@@ -49,6 +49,34 @@ public final class CalibrationKernels {
     }
   }
 
+  /** moments += x^T y. x, y: F32 [M, K]; moments: F32 [K, K]. */
+  public static void crossMoments(Context context, Tensor x, Tensor y, Tensor moments) {
+    Tensor.check("x", x, DataType.F32, -1, -1);
+    try (var call = context.new Call(x.leases(), y.leases(), moments.leases())) {
+      Status.check(nibble_h.nb_cross_moments(context.handle(), call.describe(x),
+          call.describe(y), call.describe(moments)));
+    }
+  }
+
+  /**
+   * Fits weights, in place, to inputs x that stand where the unquantized model has y, as {@code
+   * nb_correct_drift} defines it.
+   *
+   * @param weights F32 [N, K]
+   * @param moments F32 [K, K] of {@link #secondMoments} of x
+   * @param cross F32 [K, K] of {@link #crossMoments} of x and y
+   * @param damping this share of the mean of the moments' diagonal keeps weights from changing;
+   *     above 0
+   */
+  public static void correctDrift(
+      Context context, Tensor weights, Tensor moments, Tensor cross, float damping) {
+    Tensor.check("weights", weights, DataType.F32, -1, -1);
+    try (var call = context.new Call(weights.leases(), moments.leases(), cross.leases())) {
+      Status.check(nibble_h.nb_correct_drift(context.handle(), call.describe(weights),
+          call.describe(moments), call.describe(cross), damping));
+    }
+  }
+
   /**
    * Multiplies row n of weights by rowFactors[n] and column k by colFactors[k], in place.
    *

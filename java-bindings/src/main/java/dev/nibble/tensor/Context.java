@@ -189,7 +189,10 @@ public final class Context implements AutoCloseable {
     }
   }
 
-  /** Packs the canonical form. NaN codes and NaN, infinite or negative scales are refused. */
+  /**
+   * Packs the canonical form. What is NaN or infinite is refused, and so are negative E4M3 scales;
+   * scales of other types may have either sign.
+   */
   public PackedMatrix pack(QuantizedWeights weights) {
     try (var call = new Call(weights.leases())) {
       var format = describe(call.arena, weights.format());

@@ -108,7 +108,8 @@ class BadModelTest {
   void notANumberIsNamed() throws IOException {
     var bytes = weights();
     int data = 8 + 3056;
-    ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).putInt(data + 4 * (128 * 5 + 6), 0x7FC00000);
+    ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN)
+        .putInt(data + 4 * (128 * 5 + 6), 0x7FC00000);
     weights(bytes);
     logits().isRefusedWith("model.safetensors", "model.embed_tokens.weight", "[5");
   }

@@ -58,7 +58,8 @@ class MainTest {
 
   @Test
   void versionIsANumber() {
-    assertThat(CommandLineRun.of("--version").succeeds().out()).matches("nibble \\d+\\.\\d+\\.\\d+.*\n");
+    assertThat(CommandLineRun.of("--version").succeeds().out())
+        .matches("nibble \\d+\\.\\d+\\.\\d+.*\n");
   }
 
   @ParameterizedTest
@@ -184,7 +185,8 @@ class MainTest {
   void perplexityIsTheReferences(int window, double expected, long windows) {
     var result = json(CommandLineRun.of("perplexity", "--text", TALES, "--context",
         String.valueOf(window), "--scheme", "f32", "--json"));
-    assertThat((Double) result.get("mean_negative_log_likelihood")).isCloseTo(expected, within(1e-3));
+    assertThat((Double) result.get("mean_negative_log_likelihood"))
+        .isCloseTo(expected, within(1e-3));
     assertThat((Double) result.get("perplexity")).isCloseTo(Math.exp(expected), within(0.05));
     assertThat(result).containsEntry("tokens", 1573L).containsEntry("windows", windows)
         .containsEntry("scored_tokens", 1573 - windows);

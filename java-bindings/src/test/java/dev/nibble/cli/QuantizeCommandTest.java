@@ -9,8 +9,11 @@ import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.List;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.condition.EnabledOnOs;
+import org.junit.jupiter.api.condition.OS;
 import org.junit.jupiter.api.io.TempDir;
 
 /** {@code nibble quantize} with recipes that look at activations. */
@@ -74,6 +77,65 @@ class QuantizeCommandTest {
         "--kv", "kv4", "--threads", "2", "--quiet", fable().toString(), out.toString()).succeeds();
     assertThat(Files.readString(out.resolve("config.json"), StandardCharsets.UTF_8))
         .contains("quantization_config");
+  }
+
+  /**
+   * A limit on the size of files stands for a full disk: the shell's unit is 512 or 1024 bytes, and
+   * what a run keeps of its work (half a megabyte) fits within it where the result (2.7) does not.
+   */
+  @Test
+  @EnabledOnOs(OS.LINUX)
+  void aFullDiskIsOneLineAndLosesNothing() throws Exception {
+    var in = fable();
+    Files.delete(in.resolve("tokenizer.json")); // its library may unpack itself
+    var library = directory.resolve("libnibble.so"); // unpacked here, where no limit is
+    var architecture = System.getProperty("os.arch").replace("amd64", "x86_64");
+    try (var resource = getClass().getResourceAsStream(
+        "/META-INF/native/linux-" + architecture + "/libnibble.so")) {
+      Files.write(library, resource.readAllBytes());
+    }
+    var out = directory.resolve("out");
+    for (var scheme : List.of("w4a8", "fireq")) {
+      var arguments = List.of("quantize", "--quiet", "--scheme", scheme, "--calibration-tokens",
+          "512", "--threads", "2", in.toString(), out.toString());
+      var builder = new ProcessBuilder("sh", "-c", "ulimit -f 1500; exec \"$@\"", "sh");
+      builder.command().addAll(
+          CommandLineRun.process(arguments.toArray(String[]::new)).command());
+      int java = builder.command().indexOf("dev.nibble.cli.Main");
+      builder.command().add(java, "-Dnibble.library.path=" + library);
+      builder.command().add(java, "-XX:-UsePerfData");
+      run(builder).isRefusedWith(
+          out.resolve("model.safetensors") + ": cannot be written: File too large");
+      assertThat(out).doesNotExist();
+      assertThat(directory.resolve(".out.quantizing").toFile().exists())
+          .isEqualTo(scheme.equals("fireq"));
+      // With room it goes on from where it was.
+      var again = new ArrayList<>(arguments);
+      again.remove("--quiet");
+      var run = CommandLineRun.of(again.toArray(String[]::new)).succeeds();
+      assertThat(run.err().contains("Resuming an interrupted run: 4 of 4 layers are done"))
+          .isEqualTo(scheme.equals("fireq"));
+      try (var files = Files.list(directory)) {
+        assertThat(files.map(file -> file.getFileName().toString()))
+            .noneMatch(name -> name.startsWith("."));
+      }
+      try (var files = Files.list(out)) {
+        for (var file : files.toList()) {
+          Files.delete(file);
+        }
+      }
+      Files.delete(out);
+    }
+  }
+
+  private CommandLineRun run(ProcessBuilder builder) throws Exception {
+    var stdout = directory.resolve("stdout").toFile();
+    var stderr = directory.resolve("stderr").toFile();
+    var process = builder.redirectOutput(stdout).redirectError(stderr).start();
+    process.getOutputStream().close();
+    int code = process.waitFor();
+    return new CommandLineRun(
+        code, Files.readString(stdout.toPath()), Files.readString(stderr.toPath()));
   }
 
   @Test

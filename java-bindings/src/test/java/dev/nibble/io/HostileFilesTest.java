@@ -139,7 +139,8 @@ class HostileFilesTest {
     }
     if (random.nextInt(4) != 0 && original == STORE && bytes.length >= 8) {
       // Keeps the header's length true to the change in size, so that its content gets looked at.
-      int length = (original[0] & 0xFF | (original[1] & 0xFF) << 8) + bytes.length - original.length;
+      int length =
+          (original[0] & 0xFF | (original[1] & 0xFF) << 8) + bytes.length - original.length;
       bytes = bytes.clone();
       Arrays.fill(bytes, 0, 8, (byte) 0);
       bytes[0] = (byte) length;

@@ -42,15 +42,17 @@ class JsonTest {
     map.put("numbers", Arrays.asList(1L, -2L, Long.MIN_VALUE, 0.1, null, false));
     map.put("inner", Map.of("k", List.of(Map.of())));
     var bytes = Json.write(map);
-    assertThat(new String(bytes, StandardCharsets.UTF_8)).endsWith("}\n").startsWith("{\n  \"text\"");
+    assertThat(new String(bytes, StandardCharsets.UTF_8))
+        .endsWith("}\n").startsWith("{\n  \"text\"");
     assertThat(Json.parse(bytes, "x")).isEqualTo(map);
     assertThatThrownBy(() -> Json.write(Map.of("k", Double.NaN)))
         .isInstanceOf(InvalidArgumentException.class);
   }
 
   @ParameterizedTest
-  @ValueSource(strings = {"", " ", "{", "{\"a\" 1}", "{\"a\":1,}", "[1,]", "01", "+1", "NaN", "1e999",
-      "nul", "{a:1}", "{'a':1}", "\"\u0001\"", "\"abc", "// c\n1", "1 2", "{\"a\":1,\"a\":2}",
+  @ValueSource(strings = {"", " ", "{", "{\"a\" 1}", "{\"a\":1,}", "[1,]", "01", "+1", "NaN",
+      "1e999", "nul", "{a:1}", "{'a':1}", "\"\u0001\"", "\"abc", "// c\n1", "1 2",
+      "{\"a\":1,\"a\":2}",
       "\"\\ud800", "12345678901234567890123456789012345678901234567890123456789012345"})
   void whatIsNotJsonIsRefused(String text) {
     assertThatThrownBy(() -> Json.parse(utf8(text), "file.json"))
@@ -86,7 +88,8 @@ class JsonTest {
 
   /** Memory for the smallest values there are stays below the stated multiple of the input. */
   @ParameterizedTest
-  @ValueSource(strings = {"{},", "[],", "1,", "1.5,", "\"\",", "{\"\":1},", "[1],", "999999999999999999999,"})
+  @ValueSource(strings = {"{},", "[],", "1,", "1.5,", "\"\",", "{\"\":1},", "[1],",
+      "999999999999999999999,"})
   void expansionIsBounded(String element) {
     var text = utf8("[" + element.repeat(60_000) + "1]");
     var threads = (com.sun.management.ThreadMXBean)

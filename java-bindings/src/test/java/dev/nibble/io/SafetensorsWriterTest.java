@@ -108,6 +108,7 @@ class SafetensorsWriterTest {
   void aFolderThatIsMissingIsReported() {
     var target = directory.resolve("none").resolve("x.safetensors");
     assertThatThrownBy(() -> SafetensorsWriter.create(target, ENTRIES, Map.of()))
-        .isInstanceOf(NibbleException.class).hasMessageContainingAll("x.safetensors", "no such file");
+        .isInstanceOf(NibbleException.class)
+        .hasMessageContainingAll("x.safetensors", "no such file");
   }
 }

@@ -145,7 +145,8 @@ class TokenizerTest {
 
   @Test
   void textWithAHalfCharacterIsRefused() {
-    assertThatThrownBy(() -> TOKENIZER.encode("a\uD83D")).isInstanceOf(InvalidArgumentException.class)
+    assertThatThrownBy(() -> TOKENIZER.encode("a\uD83D"))
+        .isInstanceOf(InvalidArgumentException.class)
         .hasMessageContainingAll("U+D83D", "index 1");
     assertThatThrownBy(() -> TOKENIZER.encode(null)).isInstanceOf(InvalidArgumentException.class);
     assertThatThrownBy(() -> TOKENIZER.decode(new int[] {3, -1}))

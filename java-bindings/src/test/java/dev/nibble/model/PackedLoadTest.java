@@ -214,7 +214,7 @@ class PackedLoadTest {
 
   @ParameterizedTest
   @CsvSource(delimiter = '|', quoteCharacter = '`', value = {
-    "GPTQ       | \"bits\": 4       | \"bits\": 3        | quantization_config.bits is 3, expected 4",
+    "GPTQ       | \"bits\": 4       | \"bits\": 3        | config.bits is 3, expected 4",
     "AWQ        | \"gemm\"          | \"gemv\"           | quantization_config.version is \"gemv\"",
     "GPTQ_V2    | \"gptq_v2\"       | \"marlin\"         | checkpoint_format is \"marlin\"",
     "COMPRESSED | pack-quantized    | int-quantized      | format is \"int-quantized\"",

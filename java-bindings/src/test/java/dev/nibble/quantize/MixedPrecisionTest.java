@@ -7,14 +7,18 @@ import static org.assertj.core.api.Assertions.within;
 
 import dev.nibble.InvalidArgumentException;
 import dev.nibble.UnsupportedException;
+import dev.nibble.generate.Comparison;
 import dev.nibble.io.ModelSource;
 import dev.nibble.model.LlamaConfig;
 import dev.nibble.model.LlamaModel;
 import dev.nibble.model.LoadOptions;
 import dev.nibble.model.Models;
+import dev.nibble.model.ProgressListener;
+import dev.nibble.tensor.Context;
 import java.lang.foreign.ValueLayout;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
@@ -112,6 +116,59 @@ class MixedPrecisionTest {
     }
   }
 
+  /** With the measurement's own definition, on the whole model: a block, and a projection of it. */
+  @Test
+  void measuredCostsAreThoseOfTheWholeModel() {
+    try (var source = ModelSource.embedded(); var model = Models.fable("f32")) {
+      var calibration = Calibration.ofText(
+          "tales", Models.tales(), model.tokenizer().orElseThrow(), 512, 256);
+      var items = MixedPrecision.measure(source, calibration, 512, 2, (what, done, total) -> { });
+      for (int layer : new int[] {0, 3}) {
+        var block = items.stream()
+            .filter(item -> item.label().startsWith("layers." + layer + ".")).toList();
+        assertThat(block).hasSize(6);
+        double sum = block.stream().mapToDouble(item -> item.losses()[0]).sum();
+        var all = block.stream().flatMap(item -> item.tensors().stream()).toList();
+        // The last token of a window is not scored there; it is here.
+        assertThat(divergence(source, model, calibration, all, WeightFormat.W4))
+            .isCloseTo(sum, within(0.05 * sum));
+        for (int f = 0; f < 2; f++) {
+          double down = block.getLast().losses()[f];
+          assertThat(divergence(source, model, calibration, block.getLast().tensors(),
+              MixedPrecision.FORMATS.get(f))).isBetween(0.6 * down, 1.6 * down);
+        }
+      }
+    }
+  }
+
+  /** The KL divergence if these projections, and no others, have a format. */
+  private double divergence(ModelSource source, LlamaModel original, Calibration calibration,
+      List<String> tensors, WeightFormat format) {
+    var formats = new HashMap<String, WeightFormat>();
+    tensors.forEach(name -> formats.put(name, format));
+    var scheme = Scheme.of("f32").withExceptions(formats);
+    var recipe = Recipe.of("fireq").withPreRopeScaling(false).withPostRopeChannels(0)
+        .withCacheFactors(false).withClipping(format.equals(WeightFormat.W4)).withScheme(scheme);
+    var out = directory.resolve("out" + System.nanoTime());
+    try (var context = Context.create("cpu", 2)) {
+      PostTrainingQuantizer.quantize(source, out, recipe, calibration, context, null);
+    }
+    try (var model = LlamaModel.load(out, LoadOptions.defaults().withThreads(2))) {
+      return Comparison.measure(original, model,
+          List.of(calibration.window(0), calibration.window(1)), ProgressListener.NONE)
+          .meanKlDivergence();
+    }
+  }
+
+  @Test
+  void activationsAndCacheAreThoseOfSixBitsUnlessAskedFor() {
+    var recipe = MixedPrecision.recipe();
+    assertThat(recipe.scheme()).isEqualTo(Scheme.of("w6a16").withProjections(WeightFormat.W4));
+    assertThat(recipe.compensation()).isEqualTo(Compensation.GPTQ);
+    assertThat(recipe.preRopeScaling() || recipe.cacheFactors()).isFalse();
+    assertThat(MixedPrecision.recipe(Scheme.of("w4a8"))).isEqualTo(Recipe.of("fireq+gptq"));
+  }
+
   @Test
   void bitsCountCodesAndScales() {
     try (var source = ModelSource.embedded()) {
@@ -130,7 +187,7 @@ class MixedPrecisionTest {
     assertThat(mixed.formatOf(DOWN)).isEqualTo(WeightFormat.W8);
     var out = directory.resolve("mixed");
     try (var source = ModelSource.embedded();
-        var context = dev.nibble.tensor.Context.create("cpu", 0)) {
+        var context = Context.create("cpu", 0)) {
       Quantizer.quantize(source, out, mixed, context, null);
       var options = LoadOptions.defaults();
       try (var expected = LlamaModel.load(source, options.withScheme(mixed));

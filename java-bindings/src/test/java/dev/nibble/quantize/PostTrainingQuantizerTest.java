@@ -8,11 +8,13 @@ import dev.nibble.InvalidArgumentException;
 import dev.nibble.ModelFormatException;
 import dev.nibble.NibbleException;
 import dev.nibble.UnsupportedException;
+import dev.nibble.generate.Comparison;
 import dev.nibble.io.CheckpointNames;
 import dev.nibble.io.ModelSource;
 import dev.nibble.io.TensorStore;
 import dev.nibble.model.LlamaModel;
 import dev.nibble.model.LoadOptions;
+import dev.nibble.model.ProgressListener;
 import dev.nibble.tensor.Context;
 import java.io.IOException;
 import java.io.RandomAccessFile;
@@ -166,6 +168,41 @@ class PostTrainingQuantizerTest {
       assertThat(listing()).containsExactly("out", "whole");
       deleteAll(out);
     }
+  }
+
+  /**
+   * The same windows many times over: the same statistics, but enough tokens to fit matrices to what
+   * the quantized layers before them make of these windows.
+   */
+  @Test
+  void withManyTokensMatricesAreFittedToDriftedInputs() throws IOException {
+    var recipe = Recipe.of("fireq+gptq");
+    var windows = new ArrayList<int[]>();
+    for (int i = 0; i < 5; i++) {
+      windows.add(calibration(1).window(i));
+    }
+    var repeated = new ArrayList<int[]>();
+    for (int i = 0; i < 60; i++) {
+      repeated.addAll(windows);
+    }
+    var few = directory.resolve("few");
+    var many = directory.resolve("many");
+    quantize(golden(GOLDEN), few, recipe, Calibration.ofWindows(windows), null);
+    quantize(golden(GOLDEN), many, recipe, Calibration.ofWindows(repeated), null);
+    var options = LoadOptions.defaults().withThreads(2);
+    try (var original = LlamaModel.load(golden(GOLDEN), options.withScheme("f32"));
+        var rounded = LlamaModel.load(few, options); var fitted = LlamaModel.load(many, options)) {
+      double without = Comparison.measure(original, rounded, windows, ProgressListener.NONE)
+          .meanKlDivergence();
+      assertThat(Comparison.measure(original, fitted, windows, ProgressListener.NONE)
+          .meanKlDivergence()).isLessThan(0.8 * without);
+    }
+    var again = directory.resolve("again");
+    assertThatThrownBy(() -> quantize(golden(GOLDEN), again, recipe,
+        Calibration.ofWindows(repeated), stopAt("layer 1: rounding"))).isInstanceOf(Stop.class);
+    quantize(golden(GOLDEN), again, recipe, Calibration.ofWindows(repeated), null);
+    assertThat(again.resolve(CheckpointNames.WEIGHTS))
+        .hasSameBinaryContentAs(many.resolve(CheckpointNames.WEIGHTS));
   }
 
   private static void deleteAll(Path path) throws IOException {

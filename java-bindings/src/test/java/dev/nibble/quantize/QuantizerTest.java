@@ -79,7 +79,7 @@ class QuantizerTest {
     var schemes = new ArrayList<Scheme>();
     Scheme.names().forEach(name -> schemes.add(Scheme.of(name)));
     var w4a8 = Scheme.of("w4a8");
-    for (var scale : new ScaleType[] {ScaleType.POW2, ScaleType.F16, ScaleType.BF16, ScaleType.F32}) {
+    for (var scale : List.of(ScaleType.POW2, ScaleType.F16, ScaleType.BF16, ScaleType.F32)) {
       schemes.add(w4a8.withProjections(new WeightFormat(CodeType.I4, scale, 32)));
     }
     for (var code : new CodeType[] {CodeType.E2M3, CodeType.E4M3, CodeType.E5M2}) {
@@ -117,7 +117,8 @@ class QuantizerTest {
     assertThat(listing()).containsExactly("out");
     try (var source = ModelSource.embedded(); var copy = ModelSource.directory(out);
         var original = source.tensors(); var store = copy.tensors()) {
-      for (var file : List.of("tokenizer.json", "tokenizer_config.json", "generation_config.json")) {
+      for (var file :
+          List.of("tokenizer.json", "tokenizer_config.json", "generation_config.json")) {
         assertThat(copy.read(file)).isEqualTo(source.read(file));
       }
       var before = Json.parseObject(source.read("config.json"), "before");

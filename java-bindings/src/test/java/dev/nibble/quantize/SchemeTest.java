@@ -40,9 +40,11 @@ class SchemeTest {
     assertThatThrownBy(() -> CodeType.ofOption("w5")).isInstanceOf(InvalidArgumentException.class)
         .hasMessageContainingAll("--weights", "\"w5\"", "w6e2m3");
     assertThatThrownBy(() -> ScaleType.ofOption("none"))
-        .isInstanceOf(InvalidArgumentException.class).hasMessageContainingAll("--scale-type", "pow2");
+        .isInstanceOf(InvalidArgumentException.class)
+        .hasMessageContainingAll("--scale-type", "pow2");
     assertThatThrownBy(() -> ActivationType.ofOption("a4"))
-        .isInstanceOf(InvalidArgumentException.class).hasMessageContainingAll("--activations", "a8i");
+        .isInstanceOf(InvalidArgumentException.class)
+        .hasMessageContainingAll("--activations", "a8i");
     assertThatThrownBy(() -> KvType.ofOption("kv2")).isInstanceOf(InvalidArgumentException.class)
         .hasMessageContainingAll("--kv", "kv16");
   }
