@@ -2,11 +2,13 @@
 //
 // The driver: prepares the activations, deals the work to the threads, and finishes each
 // unit of 64 output columns while its sums are in the first-level cache. The sums
-// themselves are in gemm_float.cc, gemm_integer.cc and gemm_bf16.cc.
+// themselves are in gemm_float.cc, gemm_sixbit.cc, gemm_integer.cc, gemm_words.cc and
+// gemm_bf16.cc.
 //
-//   few rows    (one tile of lines: decode) weights come from memory: a thread owns a
-//               contiguous range of panels, the one that it touched first, and reads it as
-//               four streams:   | q panels | q panels | q panels | q panels |
+//   few rows    (up to four tiles of lines: decode, batched or speculative) weights come from
+//               memory: a thread owns a contiguous range of panels, the one that it touched
+//               first, and reads it as four streams:
+//                               | q panels | q panels | q panels | q panels |
 //                                 ^i         ^q + i     ^2q + i    ^3q + i
 //   many rows   (prefill) blocks of 96 lines, whose activations stay in the second-level
 //               cache and whose sums with a unit in the first, times units of four
@@ -27,8 +29,6 @@ namespace {
 
 // Rows that are prepared at a time, which bounds the scratch.
 constexpr int64_t kRowChunk = 512;
-// 96 lines of 4096 bytes are 384 KiB; their sums with two panels 12 KiB.
-constexpr int64_t kBlockLines = 8 * kTileLines;
 
 // Whether a product is one of integers.
 bool IsInteger(DType activation, DType code) {
@@ -39,14 +39,20 @@ bool IsInteger(DType activation, DType code) {
 Operand OperandFor(const GemmInput& input, const PackedMatrix& m) {
   const DType code = m.format.code;
   if (IsInteger(input.activation, code)) return Operand::kBytes;
+  if (input.activation == DType::kE4M3 && code == DType::kE3M2 && WordUnitKernel() != nullptr) {
+    return Operand::kWords;
+  }
   const bool pairs = input.activation != DType::kF32 && input.rows > kFewRows &&
                      PairUnitKernel(code) != nullptr;
-  return pairs ? Operand::kPairs : Operand::kFloats;
+  if (pairs) return Operand::kPairs;
+  return SixBitUnitKernel(code) != nullptr ? Operand::kQuads : Operand::kFloats;
 }
 
 UnitKernel KernelFor(Operand operand, const PackedMatrix& m) {
   switch (operand) {
     case Operand::kBytes: return IntegerUnitKernel();
+    case Operand::kQuads: return SixBitUnitKernel(m.format.code);
+    case Operand::kWords: return WordUnitKernel();
     case Operand::kPairs: return PairUnitKernel(m.format.code);
     default: return FloatUnitKernel();
   }
@@ -102,7 +108,8 @@ void FinishUnit(const GemmOutput& out, const PanelSet& panels, const PreparedInp
     f.acc = acc + i * kPanelRows;
     f.rows = rows;
     f.columns = columns;
-    f.unit = input.codes == nullptr ? 1.0f : input.unit * CodeUnit(m.format.code);
+    const bool integers = input.codes != nullptr || input.words != nullptr;
+    f.unit = integers ? input.unit * CodeUnit(m.format.code) : 1.0f;
     f.scales = input.scales + row;
     f.factors = m.panel_factors(panels.index[i]);
     f.bias = out.bias == nullptr ? nullptr : out.bias + n0;
@@ -134,7 +141,7 @@ template <class Unit>
 void RunUnits(Workspace& workspace, const PreparedInput& input, const PackedMatrix* const* matrices,
               int count, const Unit& unit) {
   const int threads = workspace.threads();
-  if (input.tiles() == 1) {
+  if (input.few()) {
     workspace.pool().Run([&](int thread) {
       const UnitScratch scratch(workspace.PerThread(thread));
       for (int i = 0; i < count; ++i) {
@@ -212,6 +219,8 @@ bool HasKernel(DType code, DType activation) {
 
 void MatMul(Workspace& workspace, const GemmInput& input, const GemmOutput* outputs, int count) {
   MatMulOf(workspace, input, Operand::kBytes, outputs, count);
+  MatMulOf(workspace, input, Operand::kWords, outputs, count);
+  MatMulOf(workspace, input, Operand::kQuads, outputs, count);
   MatMulOf(workspace, input, Operand::kPairs, outputs, count);
   MatMulOf(workspace, input, Operand::kFloats, outputs, count);
 }

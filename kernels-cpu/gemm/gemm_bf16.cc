@@ -148,10 +148,10 @@ void Unit(const PackedMatrix& m, const PanelSet& panels, const PreparedInput& in
                          ? hn::Set(TileF(), 1.0f)
                          : LoadScales(m.format.scale, panel + s.scales_offset, 0);
       }
-      for (int64_t r = 0; r < rows; r += kTileLines) {
-        const int64_t tile = (row + r) / kTileLines;
+      for (int64_t r = 0; r < rows; r += input.tile_lines) {
+        const int64_t tile = (row + r) / input.tile_lines;
         t.rows = input.RowsOf(tile);
-        t.x = input.pairs + tile * kTileLines * input.stride + s.column * t.rows;
+        t.x = input.pairs + tile * input.tile_lines * input.stride + s.column * t.rows;
         t.acc = acc + r * kUnitColumns + pair * kPanelRows;
         if (asked < rows) destination.Prefetch(asked++);
         Rows<kTileLines>(t);

@@ -6,12 +6,13 @@
 //        x[m][k] broadcast to 16 lanes  *   W[k][n .. n+15] decoded in registers
 //                                       ->  acc[m][n .. n+15]
 //
-// Few rows (decode): each weight byte is read once and decoded straight into the
-// multiply-adds of all rows (six-bit codes with AVX-512 VBMI: gemm_sixbit-inl.h); four accumulators a row hide the latency of the FMA, and one
-// multiply by the group's scales ends a segment. Many rows (prefill): a block of up to
-// 256 columns of both panels is decoded once, scales folded in, into 32 KiB of scratch,
-// which then serves every row through a register tile of 12 (6 with 16 registers) rows by
-// two vectors.
+// Up to 4 rows: each weight byte is read once and decoded straight into the multiply-adds of
+// all rows; four accumulators a row hide the latency of the FMA, and one multiply by the
+// group's scales ends a segment. More rows: a block of columns of two panels is decoded once,
+// scales folded in, into scratch, which then serves every row through a register tile of 12 (6
+// with 16 registers) rows by two vectors. A block has up to 256 columns, 32 KiB of scratch; or
+// 64 while the weights of four streams come from memory, for which it leaves the first-level
+// cache some room.
 //
 // Precision. Every operand is exact in F32: codes have at most 11 significant bits, A8F
 // values 4, A16 values 8. An I4 code times an E4M3 or power-of-two scale is exact as well
@@ -25,18 +26,13 @@
 #define HWY_TARGET_INCLUDE "kernels-cpu/gemm/gemm_float.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 //
-#include "hwy/cache_control.h"
 #include "kernels-cpu/gemm/gemm_kernels.h"
-#include "kernels-cpu/gemm/gemm_sixbit-inl.h"
 #include "kernels-cpu/numerics/tile_decode-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nibble {
 namespace HWY_NAMESPACE {
 namespace {  // the same names in other files are other functions
-
-// Bytes that the stream of weights is fetched ahead: some 100 ns at 15 GB/s.
-constexpr int64_t kPrefetchBytes = 1536;
 
 HWY_INLINE VF SegmentScales(const WeightFormat& format, const Segment& s, const uint8_t* panel,
                             size_t lane) {
@@ -49,7 +45,7 @@ HWY_INLINE VF SegmentScales(const WeightFormat& format, const Segment& s, const 
 template <DType kType, int kRows>
 HWY_INLINE void FewRowsSegment(const TileDecoder<kType>& decoder, const WeightFormat& format,
                                const Segment& s, const uint8_t* panel, const float* x,
-                               float* acc) {
+                               WeightsAhead* ahead, float* acc) {
   const TileF df;
   for (size_t lane = 0; lane < kTileLanes; lane += hn::Lanes(df)) {
     VF a0[kRows], a1[kRows], a2[kRows], a3[kRows];
@@ -57,9 +53,7 @@ HWY_INLINE void FewRowsSegment(const TileDecoder<kType>& decoder, const WeightFo
     for (int r = 0; r < kRows; ++r) a0[r] = a1[r] = a2[r] = a3[r] = hn::Zero(df);
     for (int64_t k = 0; k < s.columns; k += kTileColumns) {
       const uint8_t* chunk = panel + s.codes_offset + TileBytes(kType, k);
-      for (int64_t b = 0; b < TileBytes(kType, kTileColumns); b += 64) {
-        hwy::Prefetch(chunk + kPrefetchBytes + b);
-      }
+      ahead->Step();
       const float* xk = x + (s.column + k) * kRows;
       decoder.Chunk(chunk, lane, [&](size_t i, VF w) HWY_ATTR {
         NIBBLE_UNROLL
@@ -84,36 +78,58 @@ template <DType kType, int kRows>
 void FewRows(const PackedMatrix& m, const PanelSet& panels, const PreparedInput& input,
              float* acc) {
   std::fill(acc, acc + kRows * kUnitColumns, 0.0f);
-#if NIBBLE_SIX_BIT_LOOKUP
-  if constexpr (IsSixBit(kType)) return SixBitFewRows<kType, kRows>(m, panels, input, acc);
-#endif
   const TileDecoder<kType> decoder;
-  for (int64_t p = 0; p < panels.count; ++p) {
-    for (const Segment& s : m.segments) {
+  const int64_t vectors = panels.count * static_cast<int64_t>(kTileLanes / hn::Lanes(TileF()));
+  WeightsAhead ahead(m, panels, 0, panels.count, kMaxSegment, vectors);
+  for (const Segment& s : m.segments) {  // of the four streams in turn
+    for (int64_t p = 0; p < panels.count; ++p) {
       FewRowsSegment<kType, kRows>(decoder, m.format, s, m.panel(panels.index[p]), input.values,
-                                   acc + p * kPanelRows);
+                                   &ahead, acc + p * kPanelRows);
     }
   }
 }
 
-// ---- many rows ----
+// ---- more rows ----
 
-// Scaled weights of one segment, [columns][16].
+// Where a block of columns begins: `skipped` columns into a segment.
+struct BlockBegin {
+  size_t segment;
+  int64_t skipped;
+};
+
+// Scaled weights of the columns [first, last) of one segment, [last - first][16].
 template <DType kType>
-void DecodeSegment(const WeightFormat& format, const Segment& s, const uint8_t* panel,
-                   float* out) {
+void DecodeSegment(const WeightFormat& format, const Segment& s, int64_t first, int64_t last,
+                   const uint8_t* panel, float* out) {
   const TileF df;
   const TileDecoder<kType> decoder;
+  const bool scaled = format.scale != DType::kNone;
   for (size_t lane = 0; lane < kTileLanes; lane += hn::Lanes(df)) {
     const VF scale = SegmentScales(format, s, panel, lane);
-    for (int64_t k = 0; k < s.columns; k += kTileColumns) {
-      float* to = out + k * kTileLanes + lane;
+    for (int64_t k = first; k < last; k += kTileColumns) {
+      float* to = out + (k - first) * kTileLanes + lane;
       decoder.Chunk(panel + s.codes_offset + TileBytes(kType, k), lane,
                     [&](size_t i, VF w) HWY_ATTR {
-                      hn::Store(hn::Mul(w, scale), df, to + i * kTileLanes);
+                      hn::Store(scaled ? hn::Mul(w, scale) : w, df, to + i * kTileLanes);
                     });
     }
   }
+}
+
+// Scaled weights of up to `most` columns of a panel from *at on; returns how many, and moves *at
+// behind them.
+template <DType kType>
+int64_t DecodeBlock(const PackedMatrix& m, int64_t most, const uint8_t* panel, BlockBegin* at,
+                    float* out) {
+  int64_t columns = 0;
+  while (at->segment < m.segments.size() && columns < most) {
+    const Segment& s = m.segments[at->segment];
+    const int64_t last = std::min<int64_t>(s.columns, at->skipped + most - columns);
+    DecodeSegment<kType>(m.format, s, at->skipped, last, panel, out + columns * kPanelRows);
+    columns += last - at->skipped;
+    *at = last == s.columns ? BlockBegin{at->segment + 1, 0} : BlockBegin{at->segment, last};
+  }
+  return columns;
 }
 
 // acc[r][0..1] += x[r][k] * w[k] for two vectors of columns; w0 and w1 step by 16 floats,
@@ -121,7 +137,8 @@ void DecodeSegment(const WeightFormat& format, const Segment& s, const uint8_t* 
 template <int kRows>
 HWY_INLINE void RegisterTile(const float* HWY_RESTRICT w0, const float* HWY_RESTRICT w1,
                              int64_t columns, const float* HWY_RESTRICT x, int64_t x_step,
-                             float* HWY_RESTRICT acc0, float* HWY_RESTRICT acc1) {
+                             float* HWY_RESTRICT acc0, float* HWY_RESTRICT acc1,
+                             WeightsAhead* ahead) {
   const TileF df;
   VF a[kRows], b[kRows];
   NIBBLE_UNROLL
@@ -130,6 +147,7 @@ HWY_INLINE void RegisterTile(const float* HWY_RESTRICT w0, const float* HWY_REST
     b[r] = hn::LoadU(df, acc1 + r * kUnitColumns);
   }
   for (int64_t k = 0; k < columns; ++k, x += x_step) {
+    if (k % kTileColumns == 0) ahead->Step();
     const VF u = hn::Load(df, w0 + k * kTileLanes);
     const VF v = hn::Load(df, w1 + k * kTileLanes);
     NIBBLE_UNROLL
@@ -157,6 +175,7 @@ struct FloatTile {
   const float* x;  // [columns][rows]
   int64_t rows;
   float* acc;
+  WeightsAhead* ahead;
 };
 
 // kRows rows from `first` on, times the pairs of vectors that make up two panels of 16 lanes.
@@ -166,13 +185,14 @@ void TileColumns(const FloatTile& t, int64_t first) {
   const float* x = t.x + first;
   float* acc = t.acc + first * kUnitColumns;
   if (lanes == kTileLanes) {
-    RegisterTile<kRows>(t.w[0], t.w[1], t.columns, x, t.rows, acc, acc + kPanelRows);
+    RegisterTile<kRows>(t.w[0], t.w[1], t.columns, x, t.rows, acc, acc + kPanelRows, t.ahead);
     return;
   }
   for (int p = 0; p < 2; ++p, acc += kPanelRows) {
     for (size_t lane = 0; lane < kTileLanes; lane += 2 * lanes) {
       const float* w = t.w[p] + lane;
-      RegisterTile<kRows>(w, w + lanes, t.columns, x, t.rows, acc + lane, acc + lane + lanes);
+      RegisterTile<kRows>(w, w + lanes, t.columns, x, t.rows, acc + lane, acc + lane + lanes,
+                          t.ahead);
     }
   }
 }
@@ -186,42 +206,82 @@ void TileRows(const FloatTile& t, int64_t first, int64_t rows) {
   }
 }
 
-// Rows of the destination to ask for a tile: tiles are few where K is one segment.
-constexpr int kAskedATile = 2;
+// Passes over two panels for a tile of so many rows.
+int64_t Passes(int64_t rows) {
+  const size_t lanes = hn::Lanes(TileF());
+  const int64_t pairs = lanes == kTileLanes ? 1 : static_cast<int64_t>(kTileLanes / lanes);
+  return DivUp(rows, kTileRows) * pairs;
+}
+
+// A pair of panels of a unit, and the tiles that it meets.
+struct PairOfPanels {
+  const PackedMatrix& m;
+  const PanelSet& panels;
+  const PreparedInput& input;
+  int64_t pair, first_tile, tiles;
+  float* scratch;  // two blocks
+  float* acc;      // of the unit
+};
+
+// acc += the columns of a pair of panels from `at` on, up to `most`, times all tiles. Returns
+// where the next block begins.
+template <DType kType>
+BlockBegin AddBlock(const PairOfPanels& a, BlockBegin at, int64_t most, WeightsAhead* ahead) {
+  const int64_t count = std::min<int64_t>(2, a.panels.count - a.pair);
+  const int64_t column = a.m.segments[at.segment].column + at.skipped;
+  BlockBegin next{};
+  FloatTile t;
+  t.ahead = ahead;
+  for (int64_t p = 0; p < count; ++p) {
+    next = at;
+    float* w = a.scratch + p * most * kPanelRows;
+    t.columns = DecodeBlock<kType>(a.m, most, a.m.panel(a.panels.index[a.pair + p]), &next, w);
+  }
+  t.w[0] = a.scratch;
+  t.w[1] = a.scratch + (count - 1) * most * kPanelRows;
+  for (int64_t i = 0; i < a.tiles; ++i) {
+    const int64_t tile = a.first_tile + i;
+    t.rows = a.input.RowsOf(tile);
+    t.x = a.input.values + tile * a.input.tile_lines * a.input.stride + column * t.rows;
+    t.acc = a.acc + i * a.input.tile_rows() * kUnitColumns + a.pair * kPanelRows;
+    for (int64_t first = 0; first < t.rows; first += kTileRows) {
+      TileRows<kTileRows>(t, first, std::min<int64_t>(kTileRows, t.rows - first));
+    }
+  }
+  return next;
+}
+
+constexpr int64_t kFewRowsBlock = 64;  // columns
 
 template <DType kType>
-void ManyRows(const PackedMatrix& m, const PanelSet& panels, const PreparedInput& input,
+void MoreRows(const PackedMatrix& m, const PanelSet& panels, const PreparedInput& input,
               int64_t row, int64_t rows, const Destination& destination, uint8_t* scratch,
               float* acc) {
-  float* const w = reinterpret_cast<float*>(scratch);
   std::fill(acc, acc + rows * kUnitColumns, 0.0f);
-  FloatTile t;
+  const int64_t first_tile = row / input.tile_rows();
+  const int64_t tiles = DivUp(rows, input.tile_rows());
+  const int64_t passes = tiles * Passes(input.RowsOf(first_tile));
+  PairOfPanels a = {m, panels, input, 0, first_tile, tiles, reinterpret_cast<float*>(scratch),
+                    acc};
+  const BlockBegin begin = {0, 0};
+  if (input.few()) {  // blocks of the four streams in turn
+    WeightsAhead ahead(m, panels, 0, panels.count, kFewRowsBlock, DivUp(panels.count, 2) * passes);
+    for (BlockBegin at = begin; at.segment < m.segments.size();) {
+      BlockBegin next = at;
+      for (a.pair = 0; a.pair < panels.count; a.pair += 2) {
+        next = AddBlock<kType>(a, at, kFewRowsBlock, &ahead);
+      }
+      at = next;
+    }
+    return;
+  }
   int64_t asked = 0;
-  for (int64_t pair = 0; pair < panels.count; pair += 2) {
-    const int64_t count = std::min<int64_t>(2, panels.count - pair);
-    t.w[0] = w;
-    t.w[1] = w + (count - 1) * kMaxSegment * kPanelRows;
-    for (size_t i = 0; i < m.segments.size();) {
-      const int64_t column = m.segments[i].column;
-      t.columns = 0;
-      while (i < m.segments.size() && t.columns + m.segments[i].columns <= kMaxSegment) {
-        const Segment& s = m.segments[i++];
-        for (int64_t p = 0; p < count; ++p) {
-          DecodeSegment<kType>(m.format, s, m.panel(panels.index[pair + p]),
-                               w + (p * kMaxSegment + t.columns) * kPanelRows);
-        }
-        t.columns += s.columns;
-      }
-      for (int64_t r = 0; r < rows; r += kTileLines) {
-        const int64_t tile = (row + r) / kTileLines;
-        t.rows = input.RowsOf(tile);
-        t.x = input.values + tile * kTileLines * input.stride + column * t.rows;
-        t.acc = acc + r * kUnitColumns + pair * kPanelRows;
-        for (int64_t i = 0; i < kAskedATile && asked < rows; ++i) destination.Prefetch(asked++);
-        for (int64_t first = 0; first < t.rows; first += kTileRows) {
-          TileRows<kTileRows>(t, first, std::min<int64_t>(kTileRows, t.rows - first));
-        }
-      }
+  for (; a.pair < panels.count; a.pair += 2) {
+    WeightsAhead ahead(m, panels, a.pair, std::min<int64_t>(2, panels.count - a.pair), kMaxSegment,
+                       passes);
+    for (BlockBegin at = begin; at.segment < m.segments.size();) {
+      for (int64_t i = 0; i < 2 * tiles && asked < rows; ++i) destination.Prefetch(asked++);
+      at = AddBlock<kType>(a, at, kMaxSegment, &ahead);
     }
   }
 }
@@ -237,7 +297,7 @@ void Unit(const PackedMatrix& m, const PanelSet& panels, const PreparedInput& in
     case 2: return FewRows<kType, 2>(m, panels, input, acc);
     case 3: return FewRows<kType, 3>(m, panels, input, acc);
     case 4: return FewRows<kType, 4>(m, panels, input, acc);
-    default: return ManyRows<kType>(m, panels, input, row, rows, destination, scratch, acc);
+    default: return MoreRows<kType>(m, panels, input, row, rows, destination, scratch, acc);
   }
 }
 

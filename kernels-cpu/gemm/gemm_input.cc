@@ -28,7 +28,7 @@ struct RowScratch {
         rests(reinterpret_cast<RestQuad*>(bytes + 4 * RoundUp(stride, 64))) {}
   static int64_t Bytes(int64_t stride) {
     return stride * 4 + 4 * RoundUp(stride, 64) +
-           kTileLines / 2 * (stride / 4) * static_cast<int64_t>(sizeof(RestQuad));
+           kMostTileLines / 2 * (stride / 4) * static_cast<int64_t>(sizeof(RestQuad));
   }
 
   float* values;     // [stride] normalized, then rounded
@@ -37,6 +37,16 @@ struct RowScratch {
   int32_t* sums;     // [stride / 16]
   RestQuad* rests;   // [rows of a tile][stride / 4]
 };
+
+// DecodeBF16(EncodeBF16(value)), inline for all but the largest values, infinities and NaN.
+inline float RoundBF16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  if ((bits & 0x7FFFFFFF) >= 0x7F7F0000) return DecodeBF16(EncodeBF16(value));
+  bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
 
 // Writes stride rounded values and returns the row's scale.
 float RoundRow(const GemmInput& input, const float* x, int64_t stride, const RowScratch& scratch) {
@@ -51,7 +61,7 @@ float RoundRow(const GemmInput& input, const float* x, int64_t stride, const Row
       break;
     }
     case DType::kBF16:
-      for (int64_t k = 0; k < cols; ++k) values[k] = DecodeBF16(EncodeBF16(x[k]));
+      for (int64_t k = 0; k < cols; ++k) values[k] = RoundBF16(x[k]);
       break;
     default:
       if (values != x) std::memcpy(values, x, static_cast<size_t>(cols) * sizeof(float));
@@ -66,6 +76,7 @@ struct Parts {
   float* values;
   uint16_t* pairs;
   int8_t* codes;
+  int16_t* words;
   int32_t* sums;
   RowRest* rests;
   uint32_t* rest_counts;
@@ -74,25 +85,29 @@ struct Parts {
 class Preparation {
  public:
   Preparation(const GemmInput& input, const PreparedInput& prepared, const Parts& parts,
-              int64_t begin)
-      : input_(input), p_(prepared), parts_(parts), begin_(begin) {}
+              int64_t begin, bool quads)
+      : input_(input), p_(prepared), parts_(parts), begin_(begin), quads_(quads) {}
 
   void Tile(int64_t tile, const RowScratch& scratch) const {
     const int64_t rows = p_.RowsOf(tile), first = tile * p_.tile_rows();
-    int64_t rests[kTileLines];
+    int64_t rests[kMostTileLines];
     for (int64_t r = 0; r < rows; ++r) {
       const float* x = Normalized(begin_ + first + r, scratch);
-      if (p_.codes == nullptr) {
+      if (p_.codes == nullptr && p_.words == nullptr) {
         parts_.scales[first + r] = RoundRow(input_, x, p_.stride, scratch);
         StoreValues(scratch.values, tile, r, rows);
+        continue;
+      }
+      parts_.scales[first + r] = Bytes(x, r, scratch, &rests[r]);
+      if (p_.words != nullptr) {
+        StoreWords(scratch, tile, r, rows);
       } else {
-        parts_.scales[first + r] = Bytes(x, r, scratch, &rests[r]);
         for (int64_t d = 0; d < p_.digits; ++d) {
           StoreLine(scratch, scratch.lines[d], tile, r * p_.digits + d, rows * p_.digits);
         }
       }
     }
-    if (p_.digits == 2) MergeRests(tile, rows, scratch.rests, rests);
+    if (p_.rests != nullptr) MergeRests(tile, rows, scratch.rests, rests);
   }
 
  private:
@@ -108,7 +123,7 @@ class Preparation {
   float Bytes(const float* x, int64_t row, const RowScratch& scratch, int64_t* rests) const {
     const int64_t cols = input_.cols;
     const size_t padding = static_cast<size_t>(p_.stride - cols);
-    if (p_.digits == 1) {
+    if (p_.rests == nullptr) {
       std::memset(scratch.lines[0] + cols, 0, padding);
       return QuantizeRowI8(x, cols, scratch.lines[0]);
     }
@@ -121,12 +136,12 @@ class Preparation {
 
   void StoreValues(const float* from, int64_t tile, int64_t row, int64_t rows) const {
     if (p_.pairs != nullptr) {
-      uint16_t* to = parts_.pairs + tile * kTileLines * p_.stride + 2 * row;
+      uint16_t* to = parts_.pairs + tile * p_.tile_lines * p_.stride + 2 * row;
       for (int64_t k = 0; k < p_.stride; ++k) to[k / 2 * 2 * rows + k % 2] = EncodeBF16(from[k]);
       return;
     }
-    float* to = parts_.values + tile * kTileLines * p_.stride;
-    if (p_.rows <= kFewRows) {
+    float* to = parts_.values + tile * p_.tile_lines * p_.stride;
+    if (quads_) {
       for (int64_t k = 0; k < p_.stride; ++k) to[4 * row + FewRowsOffset(rows, k)] = from[k];
     } else {
       for (int64_t k = 0; k < p_.stride; ++k) to[k * rows + row] = from[k];
@@ -135,10 +150,10 @@ class Preparation {
 
   void StoreLine(const RowScratch& scratch, const int8_t* from, int64_t tile, int64_t line,
                  int64_t lines) const {
-    int8_t* to = parts_.codes + tile * kTileLines * p_.stride + line * 4;
+    int8_t* to = parts_.codes + tile * p_.tile_lines * p_.stride + line * 4;
     for (int64_t k = 0; k < p_.stride; k += 4) std::memcpy(to + k * lines, from + k, 4);
     SumSixteens(from, p_.stride, scratch.sums);
-    int32_t* sums = parts_.sums + tile * kTileLines * p_.blocks() + line;
+    int32_t* sums = parts_.sums + tile * p_.tile_lines * p_.blocks() + line;
     uint32_t sum = 0;
     *sums = 0;
     for (int64_t b = 0; b < p_.stride / 16; ++b) {
@@ -148,12 +163,21 @@ class Preparation {
     }
   }
 
+  void StoreWords(const RowScratch& scratch, int64_t tile, int64_t row, int64_t rows) const {
+    int16_t* to = parts_.words + tile * p_.tile_lines * p_.stride + row * 4;
+    for (int64_t k = 0; k < p_.stride; k += 4, to += 4 * rows) {
+      for (int64_t i = 0; i < 4; ++i) {
+        to[i] = static_cast<int16_t>(256 * scratch.lines[0][k + i] + scratch.lines[1][k + i]);
+      }
+    }
+  }
+
   // The rests of all rows of a tile, by their columns, then rows. from: [rows][stride / 4].
   void MergeRests(int64_t tile, int64_t rows, const RestQuad* from, const int64_t* counts) const {
     RowRest* to = parts_.rests + tile * p_.most_rests();
     uint32_t* before = parts_.rest_counts + tile * p_.blocks();
     uint32_t count = 0;
-    int64_t next[kTileLines] = {};
+    int64_t next[kMostTileLines] = {};
     for (int64_t b = 0; b < p_.blocks(); ++b) {
       before[b] = count;
       for (int64_t r = 0; r < rows; ++r) {
@@ -171,20 +195,27 @@ class Preparation {
   const PreparedInput& p_;
   const Parts& parts_;
   int64_t begin_;
+  bool quads_;  // values lie in quads
 };
 
 }  // namespace
 
 PreparedInput PrepareInput(Workspace& workspace, const GemmInput& input, Operand operand,
                            int64_t begin, int64_t count) {
-  const bool bytes = operand == Operand::kBytes;
-  const int64_t element_bytes = bytes ? 1 : operand == Operand::kPairs ? 2 : 4;
+  const bool bytes = operand == Operand::kBytes, words = operand == Operand::kWords;
+  const bool rests = (bytes || words) && input.activation == DType::kE4M3;
+  const int64_t element_bytes = bytes ? 1 : words || operand == Operand::kPairs ? 2 : 4;
   PreparedInput p;
   p.rows = count;
   // Rows a power of two apart would fall into the same few cache sets: one more line.
   p.stride = RoundUp(input.cols, 16) + 16;
-  p.digits = bytes && input.activation == DType::kE4M3 ? 2 : 1;
-  p.unit = p.digits == 2 ? kE4M3DigitUnit : 1.0f;
+  p.digits = bytes && rests ? 2 : 1;
+  p.unit = rests ? kE4M3DigitUnit : 1.0f;
+  if (bytes && p.lines() <= kMostTileLines) {
+    p.tile_lines = p.lines();
+  } else if (p.lines() <= kBlockLines) {
+    p.tile_lines = DivUp(count, p.tiles()) * p.digits;
+  }
 
   int64_t size = 0;
   const auto take = [&](int64_t part) {
@@ -196,9 +227,9 @@ PreparedInput PrepareInput(Workspace& workspace, const GemmInput& input, Operand
   const int64_t scales_at = take(count * 4);
   const int64_t lines_at = take(p.lines() * p.stride * element_bytes);
   const int64_t sums_at = take(bytes ? p.lines() * p.blocks() * 4 + 64 : 0);
-  const int64_t counts_at = take(p.digits == 2 ? p.tiles() * p.blocks() * 4 : 0);
+  const int64_t counts_at = take(rests ? p.tiles() * p.blocks() * 4 : 0);
   const int64_t rests_at = take(
-      p.digits == 2 ? p.tiles() * p.most_rests() * static_cast<int64_t>(sizeof(RowRest)) : 0);
+      rests ? p.tiles() * p.most_rests() * static_cast<int64_t>(sizeof(RowRest)) : 0);
   const int64_t scratch_bytes = RoundUp(RowScratch::Bytes(p.stride), 64);
   const int64_t scratch_at = take(threads * scratch_bytes);
   uint8_t* memory = workspace.Shared(static_cast<size_t>(size));
@@ -207,6 +238,7 @@ PreparedInput PrepareInput(Workspace& workspace, const GemmInput& input, Operand
                        reinterpret_cast<float*>(memory + lines_at),
                        reinterpret_cast<uint16_t*>(memory + lines_at),
                        reinterpret_cast<int8_t*>(memory + lines_at),
+                       reinterpret_cast<int16_t*>(memory + lines_at),
                        reinterpret_cast<int32_t*>(memory + sums_at),
                        reinterpret_cast<RowRest*>(memory + rests_at),
                        reinterpret_cast<uint32_t*>(memory + counts_at)};
@@ -214,17 +246,20 @@ PreparedInput PrepareInput(Workspace& workspace, const GemmInput& input, Operand
   if (bytes) {
     p.codes = parts.codes;
     p.sums = parts.sums;
+  } else if (words) {
+    p.words = parts.words;
   } else if (operand == Operand::kPairs) {
     p.pairs = parts.pairs;
   } else {
     p.values = parts.values;
   }
-  if (p.digits == 2) {
+  if (rests) {
     p.rests = parts.rests;
     p.rest_counts = parts.rest_counts;
   }
 
-  const Preparation preparation(input, p, parts, begin);
+  const bool quads = operand == Operand::kQuads || count <= kFewRows;
+  const Preparation preparation(input, p, parts, begin, quads);
   const auto prepare = [&](int thread, int64_t first, int64_t last) {
     const RowScratch scratch(memory + scratch_at + thread * scratch_bytes, p.stride);
     for (int64_t t = first; t < last; ++t) preparation.Tile(t, scratch);

@@ -15,10 +15,10 @@
 // (e4m3_digits.h); 256 times the first sum plus the second is the sum of the row, but for
 // the rests, which a short list adds.
 //
-//   few lines (at most 12: decode)   quads come from memory through registers: 4 streams
-//                                    of panels for 1..4 lines, 2 for more
-//   many lines (prefill)             a segment of two panels is turned into bytes once, 8 KiB,
-//                                    and serves all tiles of 12 lines x 2 panels: 24 sums
+//   one tile     quads come from memory through registers: 4 streams of panels for 1..4 lines, 2
+//                for more; above 12 lines in two parts
+//   more tiles   a segment of two panels is turned into bytes once, 8 KiB, and serves all tiles
+//                of 12 lines x 2 panels: 24 sums
 //
 // Overflow. A segment has at most 256 columns. One line: |sum| <= 256 * 255 * 128 < 2^23,
 // and with the correction < 2^24. Two lines: 256 high + low is the sum of at most 256
@@ -43,10 +43,6 @@ namespace nibble {
 namespace HWY_NAMESPACE {
 namespace {  // the same names in other files are other functions
 
-// Bytes that a stream of weights is fetched ahead: some 100 ns of one of 8 streams.
-constexpr int64_t kPrefetchBytes = 1024;
-// The same while segments are decoded, one after the other: about a segment of I4.
-constexpr int64_t kNextSegmentBytes = 2176;
 constexpr int64_t kQuadBytes = 64;  // of 16 lanes
 
 // ---- sources of quads ----
@@ -63,6 +59,7 @@ struct I4Source {
   static constexpr int64_t kChunkBytes = TileBytes(DType::kI4, kTileColumns);
   static constexpr int32_t kOffset = 8;
   static constexpr bool kSevenBits = true;  // no byte is above 127
+  static constexpr bool kDecodes = true;    // quads are not simply loaded
   template <int kQuad>
   HWY_INLINE VU8 Quad(const uint8_t* chunk, size_t lane) const {
     const VU word = LoadWords(chunk + kQuad / 2 * kQuadBytes, lane);
@@ -75,6 +72,7 @@ struct ByteSource {
   static constexpr int64_t kChunkBytes = 4 * kQuadBytes;
   static constexpr int32_t kOffset = kBias;
   static constexpr bool kSevenBits = kSmall;
+  static constexpr bool kDecodes = false;
   template <int kQuad>
   HWY_INLINE VU8 Quad(const uint8_t* chunk, size_t lane) const {
     return hn::BitCast(TileU8(), LoadWords(chunk + kQuad * kQuadBytes, lane));
@@ -91,6 +89,7 @@ struct E2M3Source {
   static constexpr int64_t kChunkBytes = TileBytes(DType::kE2M3, kTileColumns);
   static constexpr int32_t kOffset = 64;
   static constexpr bool kSevenBits = true;
+  static constexpr bool kDecodes = true;
 
 #if NIBBLE_SIX_BIT_LOOKUP
   VU8 table;
@@ -169,10 +168,11 @@ struct TileOperands {
   const int32_t* start;          // [kLines] what the sums start at
   DType scale_type;
   int64_t columns;
+  WeightsAhead* ahead;  // a step for each chunk
 };
 
 // acc += scales * (codes times x), for one segment.
-template <ByteDotUnit kUnit, int kDigits, int kLines, int kVecs, bool kPrefetch, class Source>
+template <ByteDotUnit kUnit, int kDigits, int kLines, int kVecs, class Source>
 HWY_INLINE void RegisterTile(const Source& source, const TileOperands<kVecs>& o) {
   const TileI di;
   const TileF df;
@@ -191,15 +191,7 @@ HWY_INLINE void RegisterTile(const Source& source, const TileOperands<kVecs>& o)
   }
   const int8_t* x = o.x;
   for (int64_t k = 0; k < o.columns; k += kTileColumns) {
-    if constexpr (kPrefetch) {
-      NIBBLE_UNROLL
-      for (int v = 0; v < kVecs; ++v) {
-        NIBBLE_UNROLL
-        for (int64_t b = 0; b < Source::kChunkBytes; b += 64) {
-          hwy::Prefetch(w[v] + kPrefetchBytes + b);
-        }
-      }
-    }
+    o.ahead->Step();
     AddQuad<kUnit, 0, kLines, kVecs>(source, w, lane, x, sum);
     AddQuad<kUnit, 1, kLines, kVecs>(source, w, lane, x + o.x_step, sum);
     AddQuad<kUnit, 2, kLines, kVecs>(source, w, lane, x + 2 * o.x_step, sum);
@@ -227,9 +219,27 @@ HWY_INLINE void RegisterTile(const Source& source, const TileOperands<kVecs>& o)
 
 // Lines that the registers hold sums of, for two vectors of outputs each.
 constexpr int kMostLines = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64 ? 12 : 6;
-static_assert(kTileLines % kMostLines == 0, "a register tile lies within a tile of lines");
-// Lines up to which four vectors are taken at once.
-constexpr int kWideLines = kMostLines == 12 ? 4 : 0;
+// Lines of a tile up to which each part of it decodes its quads for itself: where a dot product
+// is one instruction that pays for two parts.
+constexpr int64_t kDirectLines =
+    HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL ? kMostTileLines : kTileLines;
+
+// Vectors of a register tile; wide: four streams of panels, for few lines all at once.
+constexpr int Vectors(int64_t lines, bool wide) {
+  return wide && kMostLines == 12 && lines <= 4 ? 4 : 2;
+}
+// Lines of the parts of a tile of lines, as even as can be.
+template <int kDigits>
+int64_t PartLines(int64_t lines) {
+  return RoundUp(DivUp(lines, DivUp(lines, kMostLines)), kDigits);
+}
+// How often a tile of lines passes over a segment of so many panels.
+template <int kDigits>
+int64_t Passes(int64_t lines, int64_t panels, bool wide) {
+  const int64_t part = PartLines<kDigits>(lines);
+  const int64_t vectors = panels * static_cast<int64_t>(kTileLanes / hn::Lanes(TileI()));
+  return DivUp(lines, part) * vectors / Vectors(part, wide);
+}
 
 // A segment of a panel set, and one tile of lines.
 struct SegmentTile {
@@ -243,13 +253,12 @@ struct SegmentTile {
   const int8_t* x;
   const int32_t* start;
   float* acc;
+  WeightsAhead* ahead;
 };
 
-// kStreams: 0 when the codes are decoded and in cache, else the panels that come from memory,
-// 2 or 4.
-template <ByteDotUnit kUnit, int kDigits, int kLines, int kStreams, class Source>
+template <ByteDotUnit kUnit, int kDigits, int kLines, bool kWide, class Source>
 HWY_INLINE void AllVectors(const Source& source, const SegmentTile& t, int64_t first_line) {
-  constexpr int kVecs = kLines <= kWideLines && kStreams == 4 ? 4 : 2;
+  constexpr int kVecs = Vectors(kLines, kWide);
   const size_t lanes = hn::Lanes(TileI());
   const int64_t vectors = t.panels * static_cast<int64_t>(kTileLanes / lanes);
   for (int64_t base = 0; base < vectors; base += kVecs) {
@@ -269,24 +278,26 @@ HWY_INLINE void AllVectors(const Source& source, const SegmentTile& t, int64_t f
     o.start = t.start + first_line;
     o.scale_type = t.scale_type;
     o.columns = t.segment->columns;
-    RegisterTile<kUnit, kDigits, kLines, kVecs, kStreams != 0>(source, o);
+    o.ahead = t.ahead;
+    RegisterTile<kUnit, kDigits, kLines, kVecs>(source, o);
   }
 }
 
-template <ByteDotUnit kUnit, int kDigits, int kLines, int kStreams, class Source>
+template <ByteDotUnit kUnit, int kDigits, int kLines, bool kWide, class Source>
 void Lines(const Source& source, const SegmentTile& t, int64_t first, int64_t lines) {
   if (lines == kLines) {
-    AllVectors<kUnit, kDigits, kLines, kStreams>(source, t, first);
+    AllVectors<kUnit, kDigits, kLines, kWide>(source, t, first);
   } else if constexpr (kLines > kDigits) {
-    Lines<kUnit, kDigits, kLines - kDigits, kStreams>(source, t, first, lines);
+    Lines<kUnit, kDigits, kLines - kDigits, kWide>(source, t, first, lines);
   }
 }
 
-template <ByteDotUnit kUnit, int kDigits, int kStreams, class Source>
+// kWide: t has four panels, each a stream from memory.
+template <ByteDotUnit kUnit, int kDigits, bool kWide, class Source>
 void AllLines(const Source& source, const SegmentTile& t) {
-  for (int64_t first = 0; first < t.lines; first += kMostLines) {
-    Lines<kUnit, kDigits, kMostLines, kStreams>(source, t, first,
-                                                std::min<int64_t>(kMostLines, t.lines - first));
+  const int64_t step = PartLines<kDigits>(t.lines);
+  for (int64_t first = 0; first < t.lines; first += step) {
+    Lines<kUnit, kDigits, kMostLines, kWide>(source, t, first, std::min(step, t.lines - first));
   }
 }
 
@@ -295,11 +306,11 @@ void AllLines(const Source& source, const SegmentTile& t) {
 // What the sums of a tile's lines start at: minus the weights' offset times the sum of the
 // segment's activations. Asks for what the tile's next segment needs: it comes up after all
 // other tiles have used this one, by then often out of the first-level cache.
-// start: room for kTileLines rounded up to a vector.
+// start: room for kMostTileLines rounded up to a vector.
 HWY_INLINE void Starts(const PreparedInput& input, int64_t tile, int64_t lines, const Segment& s,
                        int32_t offset, int32_t* start) {
   const TileI di;
-  const int32_t* sums = input.sums + tile * kTileLines * input.blocks();
+  const int32_t* sums = input.sums + tile * input.tile_lines * input.blocks();
   const int32_t* from = sums + s.column / 16 * lines;
   const int32_t* to = from + s.columns / 16 * lines;
   for (int64_t i = 0; i < lines; i += static_cast<int64_t>(hn::Lanes(di))) {
@@ -339,16 +350,33 @@ HWY_INLINE void AddRests(const Source& source, const PreparedInput& input, int64
   const uint32_t* counts = input.rest_counts + tile * input.blocks() + s.column / 16;
   const uint32_t first = counts[0], last = counts[s.columns / 16];
   if (first == last) return;
-  constexpr int kRows = static_cast<int>(kTileLines / 2);
-  HWY_ALIGN int32_t sums[kRows * kUnitColumns];
+  const RowRest* rests = input.rests + tile * input.most_rests();
+  const VF unit = hn::Set(df, kE4M3RestUnit);
+  if (last - first == 1) {  // the rule among those of normal rows: no sums to keep
+    const RowRest& rest = rests[first];
+    const VI8 x = Broadcast(rest.quad.rest);
+    const VI start = hn::Set(di, -Source::kOffset * rest.sum);
+    const int64_t k = rest.quad.column - s.column;
+    float* to = acc + rest.row * kUnitColumns;
+    for (int64_t p = 0; p < panels; ++p, to += kPanelRows) {
+      for (size_t lane = 0; lane < kTileLanes; lane += lanes) {
+        const VU8 w = QuadAt(source, codes[p], k, lane);
+        const VF sum = hn::ConvertTo(df, Dot<kUnit, Source::kSevenBits>(w, x, start));
+        const VF scale = hn::Mul(LoadScales(scale_type, scales[p], lane), unit);
+        hn::StoreU(hn::MulAdd(sum, scale, hn::LoadU(df, to + lane)), df, to + lane);
+      }
+    }
+    return;
+  }
+  const int tile_rows = static_cast<int>(input.tile_rows());
+  HWY_ALIGN int32_t sums[kMostTileLines / 2 * kUnitColumns];
   const int64_t columns = panels * kPanelRows;
-  for (int r = 0; r < kRows; ++r) {
+  for (int r = 0; r < tile_rows; ++r) {
     for (int64_t c = 0; c < columns; c += static_cast<int64_t>(lanes)) {
       hn::Store(hn::Zero(di), di, sums + r * kUnitColumns + c);
     }
   }
   uint32_t rows = 0;  // bit r: row r has a rest
-  const RowRest* rests = input.rests + tile * input.most_rests();
   for (uint32_t i = first; i < last; ++i) {
     const RowRest& rest = rests[i];
     rows |= 1u << rest.row;
@@ -364,11 +392,10 @@ HWY_INLINE void AddRests(const Source& source, const PreparedInput& input, int64
       }
     }
   }
-  const VF unit = hn::Set(df, kE4M3RestUnit);
   for (int64_t p = 0; p < panels; ++p) {
     for (size_t lane = 0; lane < kTileLanes; lane += lanes) {
       const VF scale = hn::Mul(LoadScales(scale_type, scales[p], lane), unit);
-      for (int r = 0; r < kRows; ++r) {
+      for (int r = 0; r < tile_rows; ++r) {
         if ((rows >> r & 1) == 0) continue;
         const int64_t at = r * kUnitColumns + p * kPanelRows + static_cast<int64_t>(lane);
         const VF sum = hn::ConvertTo(df, hn::Load(di, sums + at));
@@ -386,20 +413,23 @@ const uint8_t* CodesOf(const PackedMatrix& m, const Segment& s, int64_t panel) {
 }
 
 const int8_t* TileCodes(const PreparedInput& input, int64_t tile, int64_t lines, const Segment& s) {
-  return input.codes + tile * kTileLines * input.stride + s.column * lines;
+  return input.codes + tile * input.tile_lines * input.stride + s.column * lines;
 }
 
-// ---- few lines: one tile ----
+// ---- one tile ----
 
 template <ByteDotUnit kUnit, int kDigits, class Source>
-void FewLines(const PackedMatrix& m, const PanelSet& panels, const PreparedInput& input,
+void OneTile(const PackedMatrix& m, const PanelSet& panels, const PreparedInput& input,
               float* acc) {
   const Source source;
   const int64_t lines = input.lines();
   std::fill(acc, acc + input.rows * kUnitColumns, 0.0f);
-  int32_t start[16];
+  int32_t start[RoundUp(kMostTileLines, 16)];
   SegmentTile t;
   t.panels = RoundUp(panels.count, 2);
+  WeightsAhead ahead(m, panels, 0, t.panels, m.segments[0].columns,
+                     Passes<kDigits>(lines, t.panels, t.panels == 4));
+  t.ahead = &ahead;
   t.first_panel = 0;
   t.scale_type = m.format.scale;
   t.lines = lines;
@@ -414,9 +444,9 @@ void FewLines(const PackedMatrix& m, const PanelSet& panels, const PreparedInput
     t.x = TileCodes(input, 0, lines, s);
     Starts(input, 0, lines, s, Source::kOffset, start);
     if (t.panels == 4) {
-      AllLines<kUnit, kDigits, 4>(source, t);
+      AllLines<kUnit, kDigits, true>(source, t);
     } else {
-      AllLines<kUnit, kDigits, 2>(source, t);
+      AllLines<kUnit, kDigits, false>(source, t);
     }
     if constexpr (kDigits == 2) {
       AddRests<kUnit>(source, input, 0, s, t.codes, t.scales, panels.count, m.format.scale, acc);
@@ -424,20 +454,16 @@ void FewLines(const PackedMatrix& m, const PanelSet& panels, const PreparedInput
   }
 }
 
-// ---- many lines: bytes of a segment, decoded once, serve every tile ----
+// ---- more tiles: bytes of a segment, decoded once, serve all ----
 
 // [columns / 4][16 lanes][4] unsigned bytes of a segment: I8 as it stands.
 template <class Source>
 const uint8_t* SegmentBytes(const Source& source, const uint8_t* codes, int64_t columns,
                             uint8_t* scratch) {
-  if constexpr (Source::kType == DType::kI8) return codes;
+  if constexpr (!Source::kDecodes) return codes;
   const TileU8 d8;
   uint8_t* to = scratch;
   for (int64_t k = 0; k < columns; k += kTileColumns, codes += Source::kChunkBytes) {
-    NIBBLE_UNROLL
-    for (int64_t b = 0; b < Source::kChunkBytes; b += 64) {
-      hwy::Prefetch(codes + kNextSegmentBytes + b);
-    }
     for (size_t lane = 0; lane < kTileLanes; lane += hn::Lanes(TileI())) {
       hn::StoreU(source.template Quad<0>(codes, lane), d8, to + 4 * lane);
       hn::StoreU(source.template Quad<1>(codes, lane), d8, to + kQuadBytes + 4 * lane);
@@ -449,44 +475,74 @@ const uint8_t* SegmentBytes(const Source& source, const uint8_t* codes, int64_t 
   return scratch;
 }
 
+// What the pairs of panels of a unit meet.
+struct Tiles {
+  const PreparedInput& input;
+  int64_t first, count;
+  DType scale_type;
+  uint8_t* scratch;
+  float* acc;  // of the first tile's first row
+};
+
+// acc += one segment of panels `pair` and `pair` + 1 times all tiles.
 template <ByteDotUnit kUnit, int kDigits, class Source>
-void ManyLines(const PackedMatrix& m, const PanelSet& panels, const PreparedInput& input,
+void PairSegment(const Source& source, const PackedMatrix& m, const Segment& s,
+                 const PanelSet& panels, int64_t pair, const Tiles& tiles, WeightsAhead* ahead) {
+  const ByteSource<Source::kOffset, Source::kSevenBits> bytes;
+  const PreparedInput& input = tiles.input;
+  int32_t start[RoundUp(kMostTileLines, 16)];
+  SegmentTile t;
+  t.segment = &s;
+  t.panels = 2;
+  t.first_panel = static_cast<int>(pair);
+  t.scale_type = tiles.scale_type;
+  t.start = start;
+  t.ahead = ahead;
+  for (int64_t p = 0; p < 2; ++p) {
+    t.scales[p] = ScalesOf(m, s, panels.index[pair + p]);
+    t.codes[p] = SegmentBytes(source, CodesOf(m, s, panels.index[pair + p]), s.columns,
+                              tiles.scratch + p * kMaxSegment * kPanelRows);
+  }
+  for (int64_t i = 0; i < tiles.count; ++i) {
+    const int64_t tile = tiles.first + i;
+    t.lines = input.RowsOf(tile) * kDigits;
+    t.x = TileCodes(input, tile, t.lines, s);
+    t.acc = tiles.acc + i * input.tile_rows() * kUnitColumns;
+    Starts(input, tile, t.lines, s, Source::kOffset, start);
+    AllLines<kUnit, kDigits, false>(bytes, t);
+    if constexpr (kDigits == 2) {
+      AddRests<kUnit>(bytes, input, tile, s, t.codes, t.scales, 2, tiles.scale_type,
+                      t.acc + pair * kPanelRows);
+    }
+  }
+}
+
+template <ByteDotUnit kUnit, int kDigits, class Source>
+void MoreTiles(const PackedMatrix& m, const PanelSet& panels, const PreparedInput& input,
                int64_t row, int64_t rows, const Destination& destination, uint8_t* scratch,
                float* acc) {
   const Source source;
-  const ByteSource<Source::kOffset, Source::kSevenBits> bytes;
-  constexpr int64_t kTileRows = kTileLines / kDigits;
+  const Tiles tiles = {input,   row / input.tile_rows(), DivUp(rows, input.tile_rows()),
+                       m.format.scale, scratch, acc};
+  const int64_t pairs = DivUp(panels.count, 2);
+  const int64_t passes =
+      tiles.count * Passes<kDigits>(input.RowsOf(tiles.first) * kDigits, 2, false);
   std::fill(acc, acc + rows * kUnitColumns, 0.0f);
-  const int64_t first_tile = row / kTileRows;
-  const int64_t tiles = DivUp(rows, kTileRows);
-  int32_t start[16];
-  SegmentTile t;
-  t.panels = 2;
-  int64_t asked = 0;
-  t.scale_type = m.format.scale;
-  t.start = start;
-  for (int64_t pair = 0; pair < panels.count; pair += 2) {
-    t.first_panel = static_cast<int>(pair);
+  if (input.few()) {  // segments of the four streams in turn
+    WeightsAhead ahead(m, panels, 0, 2 * pairs, m.segments[0].columns, pairs * passes);
     for (const Segment& s : m.segments) {
-      t.segment = &s;
-      for (int64_t p = 0; p < 2; ++p) {
-        t.scales[p] = ScalesOf(m, s, panels.index[pair + p]);
-        t.codes[p] = SegmentBytes(source, CodesOf(m, s, panels.index[pair + p]), s.columns,
-                                  scratch + p * kMaxSegment * kPanelRows);
+      for (int64_t pair = 0; pair < 2 * pairs; pair += 2) {
+        PairSegment<kUnit, kDigits>(source, m, s, panels, pair, tiles, &ahead);
       }
-      for (int64_t i = 0; i < tiles; ++i) {
-        const int64_t tile = first_tile + i;
-        t.lines = std::min(kTileRows, input.rows - tile * kTileRows) * kDigits;
-        t.x = TileCodes(input, tile, t.lines, s);
-        t.acc = acc + i * kTileRows * kUnitColumns;
-        if (asked < rows) destination.Prefetch(asked++);
-        Starts(input, tile, t.lines, s, Source::kOffset, start);
-        AllLines<kUnit, kDigits, 0>(bytes, t);
-        if constexpr (kDigits == 2) {
-          AddRests<kUnit>(bytes, input, tile, s, t.codes, t.scales, 2, m.format.scale,
-                          t.acc + pair * kPanelRows);
-        }
-      }
+    }
+    return;
+  }
+  int64_t asked = 0;
+  for (int64_t pair = 0; pair < 2 * pairs; pair += 2) {
+    WeightsAhead ahead(m, panels, pair, 2, m.segments[0].columns, passes);
+    for (const Segment& s : m.segments) {
+      for (int64_t i = 0; i < tiles.count && asked < rows; ++i) destination.Prefetch(asked++);
+      PairSegment<kUnit, kDigits>(source, m, s, panels, pair, tiles, &ahead);
     }
   }
 }
@@ -496,10 +552,10 @@ void ManyLines(const PackedMatrix& m, const PanelSet& panels, const PreparedInpu
 template <ByteDotUnit kUnit, int kDigits, class Source>
 void Unit(const PackedMatrix& m, const PanelSet& panels, const PreparedInput& input, int64_t row,
           int64_t rows, const Destination& destination, uint8_t* scratch, float* acc) {
-  if (input.tiles() == 1) {
-    FewLines<kUnit, kDigits, Source>(m, panels, input, acc);
+  if (input.tiles() == 1 && input.lines() <= kDirectLines) {
+    OneTile<kUnit, kDigits, Source>(m, panels, input, acc);
   } else {
-    ManyLines<kUnit, kDigits, Source>(m, panels, input, row, rows, destination, scratch, acc);
+    MoreTiles<kUnit, kDigits, Source>(m, panels, input, row, rows, destination, scratch, acc);
   }
 }
 

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Six-bit weights times one to four rows of F32 values, with byte permutes (AVX-512 VBMI).
-// Included once per SIMD target.
+// Six-bit weights times rows of activations, with byte permutes (AVX-512 VBMI): what the F32
+// kernel (gemm_sixbit.cc) and the integer one (gemm_words.cc) share. Included once per SIMD
+// target.
 //
 //   a quad: 16 lanes x 4 columns of codes, a byte each (put together from the planes)
-//     vpermb twice       the two bytes of each code's BF16: 64 lookups an instruction
-//     vpunpck            16-bit values, lane by lane      c0 c1 c2 c3 | c0 c1 c2 c3 | ...
-//     shift, mask        F32 of even and of odd columns   c0 c2 | c0 c2 | ...,  c1 c3 | ...
-//     FMA with the activations x0 x2 | x0 x2 | ..., as gemm_input.h lays them out
+//     vpermb twice       the two bytes of 16 bits of each code: 64 lookups an instruction
+//     vpunpck            16-bit values, lane by lane, in two halves
+//                          low   rows 0 1 4 5 8 9 12 13:  c0 c1 c2 c3 | c0 c1 c2 c3 | ...
+//                          high  the others
 //
-// Per 64 weights: 2 or 3 operations for the codes, 2 permutes, 2 unpacks, 4 shifts and
-// masks, and 4 FMAs a row; a F32 table lookup takes twice that. The rows of a panel come
-// out of the unpack in two halves, {0 1 4 5 8 9 12 13} and the others, two columns side by
-// side: two permutes and an addition at the end of a segment put them in order.
+// Sums of columns 0, 1 and 2, 3 (integers) or 0, 2 and 1, 3 (F32) of the quads stand side by
+// side; two permutes and an addition at the end of a segment put the rows in order.
 //
-// Precision. E3M2 and E2M3 have at most 4 significant bits: exact in BF16 and F32. The sums
-// are as in gemm_float.cc.
+//   few rows    codes go from memory through registers
+//   more rows   a segment of a panel is decoded once, at most 16 KiB, and serves all tiles of
+//               a panel x 12 rows: 24 sums
 
 #if defined(NIBBLE_GEMM_SIXBIT_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef NIBBLE_GEMM_SIXBIT_INL_H_
@@ -24,9 +24,9 @@
 #define NIBBLE_GEMM_SIXBIT_INL_H_
 #endif
 
+#include <algorithm>
 #include <cstring>
 
-#include "hwy/cache_control.h"
 #include "kernels-cpu/gemm/gemm_kernels.h"
 #include "kernels-cpu/numerics/formats.h"
 #include "kernels-cpu/numerics/tile_decode-inl.h"
@@ -40,54 +40,37 @@ namespace {
 using SixBitBytes = hn::Repartition<uint8_t, TileF>;
 using VSixBit = hn::Vec<SixBitBytes>;
 
-constexpr int64_t kSixBitAhead = 3072;  // bytes that a stream is fetched ahead
+// The 16-bit values of a quad.
+struct SixBitHalves {
+  VU low, high;
+};
 
-// Tables of the bytes of the BF16 of each code.
-template <DType kType>
+// Tables of the two bytes of bits(code).
 struct SixBitTables {
   VSixBit high, low;
-  SixBitTables() {
+
+  template <class Bits>
+  explicit SixBitTables(const Bits& bits) {
     HWY_ALIGN uint8_t h[64], l[64];
     for (uint32_t code = 0; code < 64; ++code) {
-      const uint16_t bits = EncodeBF16(Decode(kType, code));
-      h[code] = static_cast<uint8_t>(bits >> 8);
-      l[code] = static_cast<uint8_t>(bits);
+      const uint16_t value = bits(code);
+      h[code] = static_cast<uint8_t>(value >> 8);
+      l[code] = static_cast<uint8_t>(value);
     }
     high = hn::Load(SixBitBytes(), h);
     low = hn::Load(SixBitBytes(), l);
   }
-};
 
-// Four vectors of sums: half * 2 + (0 for even columns, 1 for odd).
-template <int kQuad, int kRows, DType kType>
-HWY_INLINE void AddSixBitQuad(const SixBitTables<kType>& tables, const uint8_t* chunk,
-                              const float* x, VF (&sum)[4 * kRows]) {
-  const TileF df;
-  const TileU du;
-  const hn::Repartition<double, TileF> pairs;
-  const VSixBit codes = SixBitQuad<kQuad>(chunk, 0);
-  const VSixBit high = LookUpSixBits(tables.high, codes);
-  const VSixBit low = LookUpSixBits(tables.low, codes);
-  const VU half0 = hn::BitCast(du, hn::InterleaveLower(SixBitBytes(), low, high));
-  const VU half1 = hn::BitCast(du, hn::InterleaveUpper(SixBitBytes(), low, high));
-  const VU odd = hn::Set(du, 0xFFFF0000u);
-  const VF w0 = hn::BitCast(df, hn::ShiftLeft<16>(half0));
-  const VF w1 = hn::BitCast(df, hn::And(half0, odd));
-  const VF w2 = hn::BitCast(df, hn::ShiftLeft<16>(half1));
-  const VF w3 = hn::BitCast(df, hn::And(half1, odd));
-  NIBBLE_UNROLL
-  for (int r = 0; r < kRows; ++r) {
-    double even_bits, odd_bits;  // two activations each
-    std::memcpy(&even_bits, x + 4 * r, 8);
-    std::memcpy(&odd_bits, x + 4 * r + 2, 8);
-    const VF xe = hn::BitCast(df, hn::Set(pairs, even_bits));
-    const VF xo = hn::BitCast(df, hn::Set(pairs, odd_bits));
-    sum[4 * r + 0] = hn::MulAdd(w0, xe, sum[4 * r + 0]);
-    sum[4 * r + 1] = hn::MulAdd(w1, xo, sum[4 * r + 1]);
-    sum[4 * r + 2] = hn::MulAdd(w2, xe, sum[4 * r + 2]);
-    sum[4 * r + 3] = hn::MulAdd(w3, xo, sum[4 * r + 3]);
+  // Columns 4 kQuad .. 4 kQuad + 3 of a chunk of 16.
+  template <int kQuad>
+  HWY_INLINE SixBitHalves Quad(const uint8_t* chunk) const {
+    const TileU du;
+    const VSixBit codes = SixBitQuad<kQuad>(chunk, 0);
+    const VSixBit h = LookUpSixBits(high, codes), l = LookUpSixBits(low, codes);
+    return {hn::BitCast(du, hn::InterleaveLower(SixBitBytes(), l, h)),
+            hn::BitCast(du, hn::InterleaveUpper(SixBitBytes(), l, h))};
   }
-}
+};
 
 // The 16 rows of a panel, in order, from the two halves.
 HWY_INLINE VF SumSixBitHalves(VF half0, VF half1) {
@@ -101,49 +84,113 @@ HWY_INLINE VF SumSixBitHalves(VF half0, VF half1) {
       hn::TwoTablesLookupLanes(df, half0, half1, hn::SetTableIndices(df, kOdd)));
 }
 
-// acc += one segment of one panel.
-template <DType kType, int kRows>
-HWY_INLINE void SixBitSegment(const SixBitTables<kType>& tables, const WeightFormat& format,
-                              const Segment& s, const uint8_t* panel, const float* x,
-                              float* acc) {
+// One segment of a panel and one tile of rows. X: of the activations, [columns / 4][rows][4].
+template <class X>
+struct SixBitTile {
+  const uint8_t* w;  // codes, or what they were decoded to
+  VF scales;
+  int64_t columns;
+  const X* x;
+  int64_t rows;
+  float* acc;
+  WeightsAhead* ahead;
+};
+
+// acc += scales times a sum of halves, for one row.
+HWY_INLINE void AddSixBitSum(VF low, VF high, VF scales, float* acc) {
   const TileF df;
-  VF sum[4 * kRows];
-  NIBBLE_UNROLL
-  for (int i = 0; i < 4 * kRows; ++i) sum[i] = hn::Zero(df);
-  const uint8_t* chunk = panel + s.codes_offset;
-  const float* xk = x + s.column * kRows;
-  for (int64_t k = 0; k < s.columns; k += kTileColumns, xk += 16 * kRows) {
-    hwy::Prefetch(chunk + kSixBitAhead);
-    hwy::Prefetch(chunk + kSixBitAhead + 64);
-    hwy::Prefetch(chunk + kSixBitAhead + 128);
-    AddSixBitQuad<0, kRows>(tables, chunk, xk, sum);
-    AddSixBitQuad<1, kRows>(tables, chunk, xk + 4 * kRows, sum);
-    AddSixBitQuad<2, kRows>(tables, chunk, xk + 8 * kRows, sum);
-    AddSixBitQuad<3, kRows>(tables, chunk, xk + 12 * kRows, sum);
-    chunk += TileBytes(kType, kTileColumns);
-  }
-  const VF scale = LoadScales(format.scale, panel + s.scales_offset, 0);
-  NIBBLE_UNROLL
-  for (int r = 0; r < kRows; ++r) {
-    float* to = acc + r * kUnitColumns;
-    const VF total = SumSixBitHalves(hn::Add(sum[4 * r], sum[4 * r + 1]),
-                                     hn::Add(sum[4 * r + 2], sum[4 * r + 3]));
-    hn::StoreU(hn::MulAdd(total, scale, hn::LoadU(df, to)), df, to);
+  const VF sum = SumSixBitHalves(low, high);
+  hn::StoreU(hn::MulAdd(sum, scales, hn::LoadU(df, acc)), df, acc);
+}
+
+// Calls Kernel::Tile<rows>(source, t).
+template <class Kernel, int kRows = kTileLines, class Source, class X>
+HWY_INLINE void SixBitRows(const Source& source, const SixBitTile<X>& t) {
+  if (t.rows == kRows) {
+    Kernel::template Tile<kRows>(source, t);
+  } else if constexpr (kRows > 1) {
+    SixBitRows<Kernel, kRows - 1>(source, t);
   }
 }
 
-template <DType kType, int kRows>
-void SixBitFewRows(const PackedMatrix& m, const PanelSet& panels, const PreparedInput& input,
-                   float* acc) {
-  const SixBitTables<kType> tables;
-  // Segments of the four streams in turn: few activations stay in the first-level cache.
-  for (const Segment& s : m.segments) {
+// The sums of a unit (gemm_kernels.h). Kernel has
+//   Codes, Decoded        sources of quads: codes as they lie in a panel, decoded ones
+//   kDirectRows           rows up to which codes are decoded in registers
+//   X, Activations(input) the prepared activations
+//   Decode(codes, columns, scratch)                       one segment
+//   Tile<kRows>(source, tile)                             its dense products
+//   AddRests(source, input, tile index, segment, tile)    and what these leave out
+template <class Kernel>
+class SixBitUnit {
+ public:
+  static void Run(const PackedMatrix& m, const PanelSet& panels, const PreparedInput& input,
+                  int64_t row, int64_t rows, const Destination&, uint8_t* scratch, float* acc) {
+    std::fill(acc, acc + rows * kUnitColumns, 0.0f);
+    const SixBitUnit unit(m, panels, input, row, rows, scratch, acc);
+    if (input.few()) {  // segments of all streams in turn
+      WeightsAhead ahead(m, panels, 0, panels.count, m.segments[0].columns,
+                         panels.count * unit.tiles_);
+      for (const Segment& s : m.segments) {
+        for (int64_t p = 0; p < panels.count; ++p) unit.AddSegment(s, p, &ahead);
+      }
+      return;
+    }
     for (int64_t p = 0; p < panels.count; ++p) {
-      SixBitSegment<kType, kRows>(tables, m.format, s, m.panel(panels.index[p]), input.values,
-                                  acc + p * kPanelRows);
+      WeightsAhead ahead(m, panels, p, 1, m.segments[0].columns, unit.tiles_);
+      for (const Segment& s : m.segments) unit.AddSegment(s, p, &ahead);
     }
   }
-}
+
+ private:
+  SixBitUnit(const PackedMatrix& m, const PanelSet& panels, const PreparedInput& input,
+             int64_t row, int64_t rows, uint8_t* scratch, float* acc)
+      : m_(m),
+        panels_(panels),
+        input_(input),
+        first_tile_(row / input.tile_rows()),
+        tiles_(DivUp(rows, input.tile_rows())),
+        direct_(rows <= Kernel::kDirectRows),
+        scratch_(scratch),
+        acc_(acc) {}
+
+  // acc += segment s of panel p of the unit times all tiles.
+  HWY_INLINE void AddSegment(const Segment& s, int64_t p, WeightsAhead* ahead) const {
+    const uint8_t* panel = m_.panel(panels_.index[p]);
+    SixBitTile<typename Kernel::X> t;
+    t.w = panel + s.codes_offset;
+    t.scales = LoadScales(m_.format.scale, panel + s.scales_offset, 0);
+    t.columns = s.columns;
+    t.ahead = ahead;
+    if (direct_) {
+      AddTile(codes_, s, p, 0, &t);
+      return;
+    }
+    Kernel::Decode(codes_, t.w, s.columns, scratch_);
+    t.w = scratch_;
+    for (int64_t i = 0; i < tiles_; ++i) AddTile(typename Kernel::Decoded(), s, p, i, &t);
+  }
+
+  template <class Source>
+  HWY_INLINE void AddTile(const Source& source, const Segment& s, int64_t p, int64_t i,
+                          SixBitTile<typename Kernel::X>* t) const {
+    const int64_t tile = first_tile_ + i;
+    t->rows = input_.RowsOf(tile);
+    t->x = Kernel::Activations(input_) + tile * input_.tile_lines * input_.stride +
+           s.column * t->rows;
+    t->acc = acc_ + i * input_.tile_rows() * kUnitColumns + p * kPanelRows;
+    SixBitRows<Kernel>(source, *t);
+    Kernel::AddRests(source, input_, tile, s, *t);
+  }
+
+  const typename Kernel::Codes codes_;
+  const PackedMatrix& m_;
+  const PanelSet& panels_;
+  const PreparedInput& input_;
+  int64_t first_tile_, tiles_;
+  bool direct_;
+  uint8_t* scratch_;
+  float* acc_;
+};
 
 }  // namespace
 }  // namespace HWY_NAMESPACE

@@ -15,6 +15,7 @@
 #include <cstring>
 
 #include "kernels-cpu/testing/kernel_test.h"
+#include "kernels-cpu/gemm/gemm_kernels.h"
 #include "kernels-cpu/gemm/gemm_reference.h"
 #include "kernels-cpu/gemm/weights_for_test.h"
 #include "kernels-cpu/testing/guarded_buffer.h"
@@ -147,7 +148,12 @@ TEST(Gemm, ShapesAroundEveryTileEdge) {
                                   {DType::kF32, DType::kNone, 0}};
   for (const WeightFormat& f : formats) {
     for (const DType a : Activations(f.code)) {
-      for (const int64_t rows : {1, 2, 3, 4, 5, 11, 12, 13, 25}) Check(random, {f, a, rows, 33, 40, false, false, false});
+      for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 24, 25, 49}) {
+        Check(random, {f, a, rows, 33, 40, false, false, false});
+      }
+      for (const int64_t rows : {3, 9, 14, 30}) {  // more than a segment of four panels
+        Check(random, {f, a, rows, 70, 288, false, false, false});
+      }
       for (const int64_t n : {1, 15, 16, 17, 31, 32, 33, 48}) Check(random, {f, a, 5, n, 24, false, true, true});
       for (const int64_t k : {1, 15, 16, 17, 127, 128, 129, 172, 255, 256, 257, 352}) Check(random, {f, a, 2, 18, k, false, false, false});
     }
@@ -234,8 +240,8 @@ TEST(Gemm, SwiGluPair) {
 // (e4m3_digits.h) fill whole segments.
 TEST(Gemm, SmallActivationsBesideAnOutlier) {
   auto random = TestRandom(38);
-  for (const DType code : {DType::kI4, DType::kI8, DType::kE2M3}) {
-    for (const int64_t rows : {1, 5, 6, 7, 50}) {
+  for (const DType code : {DType::kI4, DType::kI8, DType::kE2M3, DType::kE3M2}) {
+    for (const int64_t rows : {1, 5, 6, 7, 12, 14, 50}) {
       const Case c{{code, DType::kF32, 0}, DType::kE4M3, rows, 70, 272, false, true, false};
       Operands o(random, c);
       for (int64_t r = 0; r < rows; ++r) {
@@ -251,6 +257,41 @@ TEST(Gemm, SmallActivationsBesideAnOutlier) {
         const GemmOutput out = o.output(c, m, y.data());
         MatMul(workspace, o.input(c), &out, 1);
         ExpectClose(y, expected, Describe(c));
+      });
+    }
+  }
+}
+
+// Integer sums are exact and are scaled segment after segment, whatever rows stand beside: a
+// token's logits do not depend on the batch that it is decoded in.
+TEST(Gemm, IntegerProductsOfARowDoNotDependOnTheRowsBeside) {
+  auto random = TestRandom(39);
+  const WeightFormat formats[] = {{DType::kI4, DType::kE4M3, 32}, {DType::kI8, DType::kF32, 0},
+                                  {DType::kE2M3, DType::kF32, 0}, {DType::kE3M2, DType::kF32, 0}};
+  for (const WeightFormat& f : formats) {
+    for (const DType a : {DType::kE4M3, DType::kI8}) {
+      if (!HasKernel(f.code, a)) continue;
+      const Case c{f, a, 50, 70, 288, false, true, false};
+      Operands o(random, c);
+      for (int64_t i = 0; i < c.rows * c.k; ++i) {
+        if (i % 7 == 0) o.x[i] *= 1e-4f;  // rests
+      }
+      ForEachSimdTarget([&] {
+        Workspace workspace(2);
+        const PackedMatrix m = PackMatrix(workspace.pool(), c.format, c.n, c.k, o.weights.view());
+        if (f.code == DType::kE3M2 && WordUnitKernel() == nullptr) return;  // F32 sums
+        std::vector<float> all(c.rows * c.n);
+        const GemmOutput out = o.output(c, m, all.data());
+        MatMul(workspace, o.input(c), &out, 1);
+        for (const int64_t rows : {1, 2, 5, 6, 7, 8, 12, 13, 16, 24, 25, 26}) {
+          std::vector<float> some(rows * c.n);
+          const GemmOutput part = o.output(c, m, some.data());
+          GemmInput input = o.input(c);
+          input.rows = rows;
+          MatMul(workspace, input, &part, 1);
+          ASSERT_EQ(std::memcmp(some.data(), all.data(), some.size() * 4), 0)
+              << Describe(c) << ": other bits as " << rows << " rows";
+        }
       });
     }
   }
