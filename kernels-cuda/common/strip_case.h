@@ -5,7 +5,8 @@
 //
 // Exact cases have operands whose products and sums are all exact in F32 (small integers, scales
 // that are powers of two), so that any order of summation gives the same bits: a single wrong bit,
-// column or scale shows. The others have a tolerance. A result of K terms passes through at most
+// column or scale shows. Rounded to BF16 they must be the nearest one.
+// The others have a tolerance. A result of K terms passes through at most
 // K + K/16 + 8 roundings or truncations (a tensor core may cut where F32 rounds) of unit
 // u = 2^-23: the error is at most gamma = n u / (1 - n u) times sum|terms| (Higham, Accuracy
 // and Stability of Numerical Algorithms, 3.1), bias and residual included; BF16 results add 2^-8
@@ -15,6 +16,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
@@ -63,7 +66,24 @@ struct StripCase {
   bool odd = false;  // output rows of an odd stride, so that nothing is aligned
   bool truncated = false;   // FP8 products are summed as FP8 units do
   int64_t nan_token = -1;   // its activations are NaN
+  bool ends = false;        // activations are 0, biases hard to round: the end alone shows
 };
+
+// Row n's: halfway between two numbers of BF16, or one F32 next to that; now and then NaN, infinite
+// or beyond BF16's largest.
+inline float HardToRound(int64_t n) {
+  constexpr uint32_t kSpecial[] = {0x7F800000u, 0x7F7FFFFFu, 0x7FC00000u, 0x7F800001u, 0x00018000u};
+  // Rows of every remainder by 4 meet each kind of neighbour of even and of odd codes.
+  uint32_t bits = 0x3F808000u + static_cast<uint32_t>((n / 16 + 2 * n) % 128) * 0x10000u;
+  const int64_t kind = (n + n / 4) % 4;
+  if (kind == 1) ++bits;
+  if (kind == 3) --bits;
+  if (n % 7 == 6) bits = kSpecial[n / 7 % 5];
+  if (n % 2 != 0) bits |= 0x80000000u;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
 
 inline std::string Describe(const StripCase& c) {
   return nibble::Describe(c.format, c.n, c.k) + " activation " + std::to_string(int(c.activation)) +
@@ -123,8 +143,9 @@ struct StripLeft {
       std::vector<double>& row = values.emplace_back();
       const int64_t padded = c.activation == DType::kF32 ? c.k : RoundUp(c.k, 128);
       for (int64_t k = 0; k < padded; ++k) {
-        float value = c.exact ? static_cast<float>(static_cast<int>(random() % 17) - 8)
-                              : normal(random) * (codes ? 30 : 1);
+        float value = c.ends    ? 0
+                      : c.exact ? static_cast<float>(static_cast<int>(random() % 17) - 8)
+                                : normal(random) * (codes ? 30 : 1);
         if (k >= c.k) value = 0;
         uint32_t code;
         if (m == c.nan_token && !codes && k == c.k / 2) value = NAN;
@@ -165,145 +186,225 @@ inline double StripGamma(const StripCase& c) {
 }
 
 // For the mutation suite: cases that reach every line of the kernels for weights of this code type
-// with these activations. Together they take well under a second in the emulator.
-inline std::vector<StripCase> VerificationCases(DType code, DType activation) {
-  std::vector<WeightFormat> formats = {{code, DType::kF32, 0}};
-  if (IsUnquantized(code)) {
-    formats = {{code, DType::kNone, 0}};
-  } else {
+// with these activations, a few milliseconds each in the emulator.
+inline std::vector<StripCase> StripCases(DType code, DType activation) {
+  std::vector<WeightFormat> formats = {
+      {code, DType::kF32, 0}, {code, DType::kBF16, 0}, {code, DType::kF16, 0}};
+  if (IsUnquantized(code)) formats.assign(3, {code, DType::kNone, 0});
+  std::vector<StripCase> cases;
+  // Short rows: every end of a product by every kernel.
+  for (const int64_t m : {1, 5, 20, 70}) {
+    for (int i = 0; i < 8; ++i) {
+      StripCase c;
+      c.format = formats[static_cast<size_t>(i) % 3];
+      c.activation = activation;
+      c.m = m;
+      c.n = m < 70 ? 45 : 71;
+      // A ring of stages that ends at each of them.
+      c.k = 64 * (1 + (i + m) % 5) - 10;
+      c.pair = i >= 4;
+      c.bf16_result = i % 2 != 0;
+      c.odd = i % 4 >= 2;
+      c.bias = i % 4 == 0 || i % 4 == 3;
+      c.residual = !c.pair && i != 3;
+      c.exact = !c.pair;
+      if (m == 20 && i % 2 != 0) c.nan_token = 11;
+      cases.push_back(c);
+    }
+    for (int i = 0; i < 4; ++i) {
+      StripCase c;
+      c.format = formats[static_cast<size_t>(i) % 3];
+      c.activation = activation;
+      c.m = m;
+      c.n = m < 70 ? 45 : 71;
+      c.k = 64 * (1 + (i + m) % 5);
+      c.pair = i >= 2;
+      c.odd = i % 2 != 0;
+      c.ends = c.bias = c.bf16_result = true;
+      cases.push_back(c);
+    }
+  }
+  // Rows that are split, or fill a pipeline several times over; groups of scales.
+  if (!IsUnquantized(code)) {
     for (const int64_t group : {64, 32, 48}) {
       formats.push_back({code, group == 32 ? DType::kBF16 : DType::kF16, group});
     }
+    formats.push_back({code, DType::kF32, 16});
   }
-  std::vector<StripCase> cases;
-  for (const WeightFormat& f : formats) {
+  for (size_t i = 0; i < formats.size(); ++i) {
+    const WeightFormat& f = formats[i];
+    const bool first = f.group_size == 0;
+    if (first && i != 0) continue;
     StripCase c;
     c.format = f;
     c.activation = activation;
-    const bool first = f.group_size == 0;
     c.m = 5, c.n = 45, c.k = first ? 1700 : 700, c.bias = c.residual = true;
     cases.push_back(c);
     c.m = 1, c.n = 64, c.bf16_result = c.odd = true, c.bias = false;
-    if (first) cases.push_back(c);
+    if (first || f.group_size == 48) cases.push_back(c);
     c = {f, activation, 3, 37, first ? 1300 : 500};
     c.pair = c.bias = true;
     c.exact = false;
     cases.push_back(c);
-    c = {f, activation, first ? 70 : 34, 71, 330};
+    c = {f, activation, 1, 37, first ? 1300 : 500};
+    c.pair = true;
+    c.exact = false;
+    if (first || f.group_size == 48) cases.push_back(c);
+    c = {f, activation, 70, 71, 330};
     c.residual = c.odd = true;
     cases.push_back(c);
-    c = {f, activation, 20, 40, 130};
-    c.pair = c.bf16_result = true;
-    c.exact = false;
-    if (first) cases.push_back(c);
   }
   return cases;
 }
 
-// Runs the case; "" if every element is right, else the first that is not. The elements of the
-// output that no kernel may write are checked as well.
-inline std::string CheckStripCase(Device& device, const GemmFamily& family,
-                                  std::mt19937_64& random, const StripCase& c) {
-  const auto make = [&] {
-    return c.exact ? ExactWeights(random, c.format, c.n, c.k)
-                   : RandomWeights(random, c.format, c.n, c.k);
-  };
-  CanonicalStorage weights[2] = {make(), make()};
-  const StripLeft left(random, c);
-  const auto some = [&](int64_t count) {
-    std::vector<float> v(static_cast<size_t>(count));
-    std::normal_distribution<float> normal(0, 4);
-    for (float& x : v) x = c.exact ? std::nearbyint(normal(random)) : normal(random);
-    return v;
-  };
-  const int64_t stride = c.n + (c.odd ? 1 + c.n % 2 : 4 + (4 - c.n % 4) % 4);
-  const int64_t bytes = c.bf16_result ? 2 : 4;
-  const std::vector<float> biases[2] = {some(c.n), some(c.n)}, residual = some(c.m * stride);
-  std::vector<uint8_t> output(static_cast<size_t>(c.m * stride * bytes), 0xA5);
-  if (c.in_place) std::memcpy(output.data(), residual.data(), output.size());
-
-  const StripMemory gate(device, PackAll(family, c.format, c.n, c.k, weights[0].view()));
-  const StripMemory up(device, PackAll(family, c.format, c.n, c.k, weights[1].view()));
-  const StripMemory left_values(device, left.memory), left_scales(device, left.scales);
-  const StripMemory bias(device, biases[0]), up_bias(device, biases[1]);
-  const StripMemory added(device, residual), result(device, output);
-  const StripMemory partial(device, family.scratch_bytes(device, c.format, c.n, c.k, c.m));
-  for (const StripMemory* memory : {&gate, &up, &left_values, &left_scales, &bias, &up_bias,
-                                    &added, &result, &partial}) {
-    if (!memory->status().ok()) return memory->status().message();
-  }
-  // Whatever the scratch holds must not reach a result.
-  Status status = device.Fill(partial.at(), 0xFF, partial.bytes());
-  if (!status.ok()) return status.message();
-
-  const DeviceWeights first{c.format, c.n, c.k, gate.at()}, second{c.format, c.n, c.k, up.at()};
-  const GemmLeft a{c.activation, c.m, c.k, left_values.at(), left.stride,
-                   left.scales.empty() ? 0 : left_scales.at()};
-  const GemmResult y{c.bf16_result ? DType::kBF16 : DType::kF32,
-                     result.at(),
-                     stride,
-                     c.bias ? bias.at() : 0,
-                     c.bias && c.pair ? up_bias.at() : 0,
-                     c.in_place ? result.at() : c.residual ? added.at() : 0,
-                     stride};
-  const Scratch scratch{partial.at(), partial.bytes()};
-  status = c.pair ? family.run_swiglu(device, first, second, a, y, scratch)
-                  : family.run(device, first, a, y, scratch);
-  if (status.ok()) {
-    status = device.CopyOut(output.data(), result.at(), static_cast<int64_t>(output.size()));
-  }
-  if (!status.ok()) return Describe(c) + ": " + status.message();
-
-  const auto product = [&](int which, int64_t m, int64_t n, double* tolerance) {
-    const ReferenceProduct p = ReferenceDot(left.values[m], c.format, weights[which].view(), n);
-    const double b = c.bias ? biases[which][n] : 0;
-    const double r = c.residual || c.in_place ? residual[m * stride + n] : 0;
-    *tolerance = c.exact ? 0 : StripGamma(c) * (p.magnitude + std::fabs(b) + std::fabs(r));
-    return p.value + b + r;
-  };
-  for (int64_t m = 0; m < c.m; ++m) {
-    for (int64_t n = 0; n < stride; ++n) {
-      const uint8_t* at = output.data() + (m * stride + n) * bytes;
-      if (n >= c.n) {
-        uint8_t before[4] = {0xA5, 0xA5, 0xA5, 0xA5};
-        if (c.in_place) std::memcpy(before, &residual[m * stride + n], 4);
-        if (std::memcmp(at, before, static_cast<size_t>(bytes)) != 0) {
-          return Describe(c) + ": wrote beyond row " + std::to_string(m);
+// A case with its operands and what they should come to; runs on any device, any number of times.
+class PreparedStripCase {
+ public:
+  PreparedStripCase(const GemmFamily& family, std::mt19937_64& random, const StripCase& c)
+      : family_(family), c_(c) {
+    const auto make = [&] {
+      return c.exact ? ExactWeights(random, c.format, c.n, c.k)
+                     : RandomWeights(random, c.format, c.n, c.k);
+    };
+    CanonicalStorage weights[2] = {make(), make()};
+    left_ = std::make_unique<StripLeft>(random, c);
+    const auto some = [&](int64_t count) {
+      std::vector<float> v(static_cast<size_t>(count));
+      std::normal_distribution<float> normal(0, 4);
+      for (float& x : v) x = c.exact ? std::nearbyint(normal(random)) : normal(random);
+      return v;
+    };
+    stride_ = c.n + (c.odd ? 1 + c.n % 2 : 4 + (4 - c.n % 4) % 4);
+    for (int i = 0; i < 2; ++i) biases_[i] = some(c.n);
+    for (int64_t n = 0; c.ends && n < c.n; ++n) {
+      biases_[c.pair ? 1 : 0][static_cast<size_t>(n)] = HardToRound(n);
+      if (c.pair) biases_[0][static_cast<size_t>(n)] = 128;  // SwiGLU's gate: x / (1 + 2^-184)
+    }
+    residual_ = some(c.m * stride_);
+    for (int i = 0; i < (c.pair ? 2 : 1); ++i) {
+      packed_[i] = PackAll(family, c.format, c.n, c.k, weights[i].view());
+      for (int64_t m = 0; m < c.m; ++m) {
+        for (int64_t n = 0; n < c.n; ++n) {
+          products_[i].push_back(ReferenceDot(left_->values[m], c.format, weights[i].view(), n));
         }
-        continue;
-      }
-      float value;
-      if (c.bf16_result) {
-        uint16_t code;
-        std::memcpy(&code, at, 2);
-        value = DecodeBF16(code);
-      } else {
-        std::memcpy(&value, at, 4);
-      }
-      double tolerance;
-      double expected = product(0, m, n, &tolerance);
-      if (c.pair) {
-        double up_tolerance;
-        const double u = product(1, m, n, &up_tolerance);
-        const double silu = expected / (1 + std::exp(-expected));
-        tolerance = 1.1 * tolerance * (std::fabs(u) + up_tolerance) +
-                    std::fabs(silu) * up_tolerance + 16 * std::exp2(-24) * std::fabs(silu * u) +
-                    1e-30;
-        expected = silu * u;
-      }
-      if (c.bf16_result) tolerance += std::exp2(-8) * std::fabs(expected) + 1e-38;
-      if (m == c.nan_token) {
-        if (std::isnan(value)) continue;
-        return Describe(c) + ": a token of NaN has " + std::to_string(value);
-      }
-      if (!(std::fabs(value - expected) <= tolerance)) {
-        return Describe(c) + ": element (" + std::to_string(m) + ", " + std::to_string(n) +
-               ") is " + std::to_string(value) + ", expected " + std::to_string(expected) +
-               " within " + std::to_string(tolerance);
       }
     }
   }
-  return "";
+
+  // "" if every element is right, else the first that is not. The elements of the output that no
+  // kernel may write are checked as well.
+  std::string Check(Device& device) const {
+    const StripCase& c = c_;
+    const int64_t bytes = c.bf16_result ? 2 : 4;
+    std::vector<uint8_t> output(static_cast<size_t>(c.m * stride_ * bytes), 0xA5);
+    if (c.in_place) std::memcpy(output.data(), residual_.data(), output.size());
+    const StripMemory gate(device, packed_[0]), up(device, packed_[1]);
+    const StripMemory left_values(device, left_->memory), left_scales(device, left_->scales);
+    const StripMemory bias(device, biases_[0]), up_bias(device, biases_[1]);
+    const StripMemory added(device, residual_), result(device, output);
+    const StripMemory partial(device, family_.scratch_bytes(device, c.format, c.n, c.k, c.m));
+    for (const StripMemory* memory : {&gate, &up, &left_values, &left_scales, &bias, &up_bias,
+                                      &added, &result, &partial}) {
+      if (!memory->status().ok()) return memory->status().message();
+    }
+    // Whatever the scratch holds must not reach a result.
+    Status status = device.Fill(partial.at(), 0xFF, partial.bytes());
+    if (!status.ok()) return status.message();
+
+    const DeviceWeights first{c.format, c.n, c.k, gate.at()}, second{c.format, c.n, c.k, up.at()};
+    const GemmLeft a{c.activation, c.m, c.k, left_values.at(), left_->stride,
+                     left_->scales.empty() ? 0 : left_scales.at()};
+    const GemmResult y{c.bf16_result ? DType::kBF16 : DType::kF32,
+                       result.at(),
+                       stride_,
+                       c.bias ? bias.at() : 0,
+                       c.bias && c.pair ? up_bias.at() : 0,
+                       c.in_place ? result.at() : c.residual ? added.at() : 0,
+                       stride_};
+    const Scratch scratch{partial.at(), partial.bytes()};
+    status = c.pair ? family_.run_swiglu(device, first, second, a, y, scratch)
+                    : family_.run(device, first, a, y, scratch);
+    if (status.ok()) {
+      status = device.CopyOut(output.data(), result.at(), static_cast<int64_t>(output.size()));
+    }
+    if (!status.ok()) return Describe(c) + ": " + status.message();
+    for (int64_t m = 0; m < c.m; ++m) {
+      for (int64_t n = 0; n < stride_; ++n) {
+        const std::string problem = Problem(m, n, output.data() + (m * stride_ + n) * bytes);
+        if (!problem.empty()) return Describe(c) + ": " + problem;
+      }
+    }
+    return "";
+  }
+
+ private:
+  // Of product 0 or 1: with what is added to it, and how far off it may be.
+  double Sum(int which, int64_t m, int64_t n, double* tolerance) const {
+    const ReferenceProduct& p = products_[which][static_cast<size_t>(m * c_.n + n)];
+    const double b = c_.bias ? biases_[which][static_cast<size_t>(n)] : 0;
+    const double r =
+        c_.residual || c_.in_place ? residual_[static_cast<size_t>(m * stride_ + n)] : 0;
+    *tolerance = c_.exact ? 0 : StripGamma(c_) * (p.magnitude + std::fabs(b) + std::fabs(r));
+    return p.value + b + r;
+  }
+
+  std::string Problem(int64_t m, int64_t n, const uint8_t* at) const {
+    if (n >= c_.n) {
+      uint8_t before[4] = {0xA5, 0xA5, 0xA5, 0xA5};
+      if (c_.in_place) std::memcpy(before, &residual_[static_cast<size_t>(m * stride_ + n)], 4);
+      return std::memcmp(at, before, c_.bf16_result ? 2 : 4) == 0
+                 ? ""
+                 : "wrote beyond row " + std::to_string(m);
+    }
+    float value;
+    if (c_.bf16_result) {
+      uint16_t code;
+      std::memcpy(&code, at, 2);
+      value = DecodeBF16(code);
+    } else {
+      std::memcpy(&value, at, 4);
+    }
+    double tolerance;
+    double expected = Sum(0, m, n, &tolerance);
+    if (c_.pair) {
+      double up_tolerance;
+      const double u = Sum(1, m, n, &up_tolerance);
+      const double silu = expected / (1 + std::exp(-expected));
+      tolerance = 1.1 * tolerance * (std::fabs(u) + up_tolerance) +
+                  std::fabs(silu) * up_tolerance + 16 * std::exp2(-24) * std::fabs(silu * u) +
+                  1e-30;
+      expected = silu * u;
+    }
+    if (c_.bf16_result && (c_.exact || c_.ends)) {
+      if (c_.ends) tolerance = 0;
+      expected = DecodeBF16(EncodeBF16(static_cast<float>(expected)));
+    } else if (c_.bf16_result) {
+      tolerance += std::exp2(-8) * std::fabs(expected) + 1e-38;
+    }
+    if (c_.ends && std::isnan(expected)) return std::isnan(value) ? "" : "a NaN is lost";
+    if (c_.ends && value == expected) return "";  // infinite, perhaps
+    if (m == c_.nan_token) {
+      return std::isnan(value) ? "" : "a token of NaN has " + std::to_string(value);
+    }
+    if (std::fabs(value - expected) <= tolerance) return "";
+    return "element (" + std::to_string(m) + ", " + std::to_string(n) + ") is " +
+           std::to_string(value) + ", expected " + std::to_string(expected) + " within " +
+           std::to_string(tolerance);
+  }
+
+  const GemmFamily& family_;
+  StripCase c_;
+  std::unique_ptr<StripLeft> left_;
+  int64_t stride_;
+  std::vector<uint8_t> packed_[2];
+  std::vector<float> biases_[2], residual_;
+  std::vector<ReferenceProduct> products_[2];
+};
+
+// Prepares and runs the case.
+inline std::string CheckStripCase(Device& device, const GemmFamily& family,
+                                  std::mt19937_64& random, const StripCase& c) {
+  return PreparedStripCase(family, random, c).Check(device);
 }
 
 // Dequantizes rows by number and a range of them; "" if every element is exact.
@@ -341,16 +442,19 @@ inline std::string CheckStripRows(Device& device, const GemmFamily& family,
   return "";
 }
 
-// Whether the verification cases of every code type with these activations are right.
-inline bool VerifyStrips(Device& device, const GemmFamily& family, const std::vector<DType>& codes,
-                         DType activation) {
+// For the mutation suite: the verification cases of every code type with these activations.
+inline std::vector<std::function<bool(Device&)>> StripVerification(const GemmFamily& family,
+                                                                   const std::vector<DType>& codes,
+                                                                   DType activation) {
   std::mt19937_64 random(7);
+  std::vector<std::function<bool(Device&)>> cases;
   for (const DType code : codes) {
-    for (const StripCase& c : VerificationCases(code, activation)) {
-      if (!CheckStripCase(device, family, random, c).empty()) return false;
+    for (const StripCase& c : StripCases(code, activation)) {
+      const auto prepared = std::make_shared<PreparedStripCase>(family, random, c);
+      cases.push_back([prepared](Device& device) { return prepared->Check(device).empty(); });
     }
   }
-  return true;
+  return cases;
 }
 
 }  // namespace nibble::cuda

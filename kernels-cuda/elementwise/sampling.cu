@@ -11,9 +11,9 @@
 // A selection finds the first token in this order at which a running sum (of ones, or of weights)
 // exceeds a target, without sorting:
 //
-//   1. a histogram over all tokens by the weight's logarithm, 32 bins an octave: a weight never
-//      grows along the order, so bins follow one another in it, and they spread the additions,
-//      which the leading bits of a logit would pile on a few bins
+//   1. a histogram over all tokens that have a weight by its logarithm, 32 bins an octave: a weight
+//      never grows along the order, so bins follow one another in it, and they spread the
+//      additions, which the leading bits of a logit would pile on a few bins
 //   2. the bin in which the sum crosses the target; its tokens' keys are gathered
 //   3. among those, the key bit by bit: 11 bits a round, again a histogram and the bin that
 //      crosses it
@@ -78,10 +78,9 @@ __device__ __forceinline__ uint64_t Weight(float max, float logit, float tempera
   return r >> (23 + static_cast<int>(q >> 48));
 }
 
-// 0 for weight 0, else 1 + 32 log2(weight), interpolated: never smaller for a larger weight, at
-// most 1 + 32 * 40.
+// 1 + 32 log2(weight), interpolated: never smaller for a larger weight, at most 1 + 32 * 40.
+// Weight 0 has none of the bins.
 __device__ __forceinline__ int WeightBin(uint64_t weight) {
-  if (weight == 0) return 0;
   const uint32_t bits = __float_as_uint(__ull2float_rz(weight));
   return static_cast<int>(bits >> 18) - (127 << 5) + 1;
 }
@@ -162,27 +161,25 @@ __device__ __forceinline__ void ClearBins(Workspace& w) {
 }
 
 // The key of the first remaining token at which the running sum of measure(weight) exceeds
-// target(sum over all that remain), which must be less than that sum. w.candidates[kSelection]
-// is 0 before.
+// target(sum over all that remain); 0 where the whole sum does not. Tokens of weight 0 measure
+// nothing: nobody sees where among them a selection ends. w.candidates[kSelection] is 0 before.
 template <int kSelection, class Measure, class Target>
 __device__ uint64_t Select(const Row& row, Workspace& w, const Measure& measure,
                            const Target& target) {
   ClearBins(w);
-  uint64_t in_bin_0 = 0;  // often most tokens: added up here, not one by one
   row.ForEachWeight([&](int64_t i, uint64_t weight) {
     const uint64_t m = measure(weight);
-    if (m == 0 || !row.Remains(i)) return;
-    const int bin = WeightBin(weight);
-    if (bin == 0) {
-      in_bin_0 += m;
-    } else {
-      atomicAdd(&w.bins[bin], static_cast<Wide>(m));
+    if (m != 0 && row.Remains(i)) {
+      atomicAdd(&w.bins[WeightBin(weight)], static_cast<Wide>(m));
     }
   });
-  if (in_bin_0 != 0) atomicAdd(&w.bins[0], static_cast<Wide>(in_bin_0));
   __syncthreads();
-  uint64_t limit = 0, before = 0;
-  FindCrossing(w, &before, [&](uint64_t total) { return limit = target(total); });
+  uint64_t sum = 0, limit = 0, before = 0;
+  FindCrossing(w, &before, [&](uint64_t total) {
+    sum = total;
+    return limit = target(total);
+  });
+  if (limit >= sum) return 0;
 
   const int bin = w.crossing;
   row.ForEachWeight([&](int64_t i, uint64_t weight) {
@@ -325,7 +322,7 @@ extern "C" __global__ void __launch_bounds__(kTokenThreads) sample_select(const 
   const auto weight = [](uint64_t x) { return x; };
   if (p.top_k != 0) {
     row.bound = Select<0>(
-        row, w, [](uint64_t) { return uint64_t{1}; },
+        row, w, [](uint64_t x) { return static_cast<uint64_t>(x != 0); },
         [&](uint64_t) { return static_cast<uint64_t>(p.top_k) - 1; });
   }
   if (p.top_p < 1) {

@@ -87,86 +87,174 @@ bool LeftMatches(const Block& memory, const GemmLeft& left, const std::vector<fl
   return true;
 }
 
-// Widths: below a thread's four columns; chunks with a partial last one; longer than the
-// registers hold. The second has rows on no boundary.
-bool VerifyRowsOf(Device& device, int64_t rows, int64_t cols, int64_t stride) {
-  std::vector<float> x = Values(rows * stride, 7), up = Values(rows * stride, 8);
-  const std::vector<float> w = Values(cols, 9);
-  if (cols > 100) {  // saturation, infinity and a row of zeros among BF16's and the quantizers'
-    x[3] = 3.4e38f;
-    x[stride + 2] = INFINITY;
-    std::fill_n(&x[2 * stride], cols, 0.0f);
-    x[3 * stride + 1] = NAN;
+// Rows on a device, and what the operations on them should come to.
+class RowsCase {
+ public:
+  RowsCase(Device& device, int64_t rows, int64_t cols, int64_t stride)
+      : device_(device),
+        rows_(rows),
+        cols_(cols),
+        stride_(stride),
+        x_(Inputs(rows, cols, stride)),
+        up_(Values(rows * stride, 8)),
+        w_(Values(cols, 9)),
+        dx_(device, x_),
+        du_(device, up_),
+        dw_(device, w_) {}
+
+  bool RmsNormMatches() {
+    std::vector<float> normed;
+    if (!Normed(&normed)) return false;
+    std::vector<double> expected(static_cast<size_t>(cols_));
+    for (int64_t r = 0; r < rows_; ++r) {
+      RmsNormRowReference(&x_[r * stride_], w_.data(), 0.5f, cols_, expected.data());
+      for (int64_t i = 0; Plain(r) && i < cols_; ++i) {
+        if (!Near(normed[r * stride_ + i], expected[i], 3e-6)) return false;
+      }
+    }
+    return Untouched(normed);
   }
-  const Block dx(device, x), du(device, up), dw(device, w), dn(device, x), ds(device, x);
-  const Rows rx = {dx.get(), stride}, ru = {du.get(), stride};
-  const Rows rn = {dn.get(), stride}, rs = {ds.get(), stride};
-  const Norm norm = {dw.get(), 0.5f};
-  if (!RmsNorm(device, rx, norm, rows, cols, rn).ok()) return false;
-  if (!SwiGlu(device, rx, ru, rows, cols, rs).ok()) return false;
-  std::vector<float> normed, gated;
-  if (!dn.Read(&normed, x.size()) || !ds.Read(&gated, x.size())) return false;
-  std::vector<double> expected(static_cast<size_t>(cols));
-  for (int64_t r = 0; r < rows; ++r) {
-    const bool plain = cols <= 100 || r > 3;
-    RmsNormRowReference(&x[r * stride], w.data(), 0.5f, cols, expected.data());
-    for (int64_t i = 0; plain && i < cols; ++i) {
-      if (!Near(normed[r * stride + i], expected[i], 3e-6)) return false;
+
+  bool SwiGluMatches() {
+    std::vector<float> gated;
+    if (!Gated(&gated)) return false;
+    std::vector<double> expected(static_cast<size_t>(cols_));
+    for (int64_t r = 0; r < rows_; ++r) {
+      SwiGluRowReference(&x_[r * stride_], &up_[r * stride_], cols_, expected.data());
+      for (int64_t i = 0; Plain(r) && i < cols_; ++i) {
+        if (!Near(gated[r * stride_ + i], expected[i], 0x1p-20)) return false;
+      }
     }
-    SwiGluRowReference(&x[r * stride], &up[r * stride], cols, expected.data());
-    for (int64_t i = 0; plain && i < cols; ++i) {
-      if (!Near(gated[r * stride + i], expected[i], 0x1p-20)) return false;
-    }
+    return Untouched(gated);
   }
-  for (const DType type : {DType::kE4M3, DType::kI8, DType::kBF16}) {
-    const auto bytes = static_cast<size_t>(LeftBytes(type, rows, cols));
-    const Block memory(device, nullptr, bytes);
-    const GemmLeft left = LayOutLeft(type, rows, cols, memory.get());
-    if (!MakeLeft(device, rx, Norm(), left).ok() || !LeftMatches(memory, left, x, stride)) {
-      return false;
-    }
-    if (!MakeLeft(device, rx, norm, left).ok() || !LeftMatches(memory, left, normed, stride)) {
-      return false;
-    }
-    if (!SwiGluLeft(device, rx, ru, left).ok() || !LeftMatches(memory, left, gated, stride)) {
-      return false;
-    }
-    if (type == DType::kBF16) continue;
-    // Without padding, rows of codes on no boundary.
-    const Block codes(device, nullptr, static_cast<size_t>(rows * (cols + 1)));
-    const Block scales(device, nullptr, static_cast<size_t>(rows * 4));
-    if (!QuantizeActivations(device, type, rx, Norm(), rows, cols, codes.get(), cols + 1,
+
+  // The left operand of a product, as it is, of normalized rows and of SwiGLU's.
+  bool LeftMatches(DType type) {
+    return Left(type, x_, [&](const GemmLeft& left) {
+      return MakeLeft(device_, Of(dx_), Norm(), left);
+    });
+  }
+  bool NormedLeftMatches(DType type) {
+    std::vector<float> normed;
+    return Normed(&normed) && Left(type, normed, [&](const GemmLeft& left) {
+             return MakeLeft(device_, Of(dx_), norm(), left);
+           });
+  }
+  bool GatedLeftMatches(DType type) {
+    std::vector<float> gated;
+    return Gated(&gated) && Left(type, gated, [&](const GemmLeft& left) {
+             return SwiGluLeft(device_, Of(dx_), Of(du_), left);
+           });
+  }
+
+  // Without padding, rows of codes on no boundary.
+  bool CodesMatch(DType type) {
+    const Block codes(device_, nullptr, static_cast<size_t>(rows_ * (cols_ + 1)));
+    const Block scales(device_, nullptr, static_cast<size_t>(rows_ * 4));
+    if (!QuantizeActivations(device_, type, Of(dx_), Norm(), rows_, cols_, codes.get(), cols_ + 1,
                              scales.get()).ok()) {
       return false;
     }
-    std::vector<uint8_t> got, reference(static_cast<size_t>(cols));
-    if (!codes.Read(&got, static_cast<size_t>(rows * (cols + 1)))) return false;
-    for (int64_t r = 0; r < rows; ++r) {
-      QuantizeRowReference(type, &x[r * stride], cols, reference.data());
-      if (!std::equal(reference.begin(), reference.end(), &got[r * (cols + 1)])) return false;
-      if (got[r * (cols + 1) + cols] != 0xA5) return false;
+    std::vector<uint8_t> got, reference(static_cast<size_t>(cols_));
+    if (!codes.Read(&got, static_cast<size_t>(rows_ * (cols_ + 1)))) return false;
+    for (int64_t r = 0; r < rows_; ++r) {
+      QuantizeRowReference(type, &x_[r * stride_], cols_, reference.data());
+      if (!std::equal(reference.begin(), reference.end(), &got[r * (cols_ + 1)])) return false;
+      if (got[r * (cols_ + 1) + cols_] != 0xA5) return false;
     }
+    return true;
   }
-  // F32 operands and in-place sums.
-  const Block memory(device, nullptr, static_cast<size_t>(LeftBytes(DType::kF32, rows, cols)));
-  const GemmLeft left = LayOutLeft(DType::kF32, rows, cols, memory.get());
-  if (!SwiGluLeft(device, rx, ru, left).ok() || !Add(device, rx, ru, rows, cols, rx).ok()) {
-    return false;
-  }
-  std::vector<float> f32, sums;
-  if (!memory.Read(&f32, static_cast<size_t>(rows * left.stride)) || !dx.Read(&sums, x.size())) {
-    return false;
-  }
-  for (int64_t r = 0; r < rows; ++r) {
-    if (std::memcmp(&f32[r * left.stride], &gated[r * stride], cols * 4) != 0) return false;
-    for (int64_t i = 0; i < stride; ++i) {
-      const float a = x[r * stride + i], b = i < cols ? up[r * stride + i] : 0.0f;
-      const float sum = sums[r * stride + i];
-      if (sum != a + b && !(std::isnan(sum) && std::isnan(a))) return false;
+
+  bool F32LeftMatches() {
+    std::vector<float> gated, f32;
+    const Block memory(device_, nullptr, static_cast<size_t>(LeftBytes(DType::kF32, rows_, cols_)));
+    const GemmLeft left = LayOutLeft(DType::kF32, rows_, cols_, memory.get());
+    if (!Gated(&gated) || !SwiGluLeft(device_, Of(dx_), Of(du_), left).ok() ||
+        !memory.Read(&f32, static_cast<size_t>(rows_ * left.stride))) {
+      return false;
     }
+    for (int64_t r = 0; r < rows_; ++r) {
+      if (std::memcmp(&f32[r * left.stride], &gated[r * stride_], cols_ * 4) != 0) return false;
+    }
+    return true;
   }
-  return true;
-}
+
+  bool SumsMatch() {  // in place
+    std::vector<float> sums;
+    if (!Add(device_, Of(dx_), Of(du_), rows_, cols_, Of(dx_)).ok() ||
+        !dx_.Read(&sums, x_.size())) {
+      return false;
+    }
+    for (int64_t r = 0; r < rows_; ++r) {
+      for (int64_t i = 0; i < stride_; ++i) {
+        const float a = x_[r * stride_ + i], b = i < cols_ ? up_[r * stride_ + i] : 0.0f;
+        const float sum = sums[r * stride_ + i];
+        if (sum != a + b && !(std::isnan(sum) && std::isnan(a))) return false;
+      }
+    }
+    return true;
+  }
+
+ private:
+  static std::vector<float> Inputs(int64_t rows, int64_t cols, int64_t stride) {
+    std::vector<float> x = Values(rows * stride, 7);
+    if (cols > 100) {  // saturation, infinity and a row of zeros among BF16's and the quantizers'
+      x[3] = 3.4e38f;
+      x[stride + 2] = INFINITY;
+      std::fill_n(&x[2 * stride], cols, 0.0f);
+      x[3 * stride + 1] = NAN;
+      // Halfway between codes of E4M3 (also below its normal range), I8 and BF16, where the row's
+      // scale is 1, or one F32 next to that.
+      const float largest[] = {448, 448, 127, 3}, unit[] = {2, 0x1p-9f, 1, 0x1p-7f};
+      const float base[] = {16, 0, 0, 1};
+      for (int64_t t = 0; t < 4 && 5 + t < rows; ++t) {
+        float* row = &x[(5 + t) * stride];
+        for (int64_t i = 0; i < cols; ++i) {
+          row[i] = base[t] + unit[t] * (static_cast<float>(i * 5 % (t == 2 ? 120 : 7)) + 0.5f);
+          const int64_t kind = (i + i / 4) % 4;
+          if (kind == 1) row[i] = std::nextafter(row[i], INFINITY);
+          if (kind == 2) row[i] = std::nextafter(row[i], 0.0f);
+          if (i % 8 >= 4) row[i] = -row[i];
+        }
+        row[cols / 2] = largest[t];
+      }
+    }
+    return x;
+  }
+  bool Plain(int64_t row) const { return cols_ <= 100 || row > 3; }
+  Rows Of(const Block& block) const { return {block.get(), stride_}; }
+  Norm norm() const { return {dw_.get(), 0.5f}; }
+
+  // What lies behind the columns, which no kernel may write.
+  bool Untouched(const std::vector<float>& y) const {
+    for (int64_t r = 0; r < rows_; ++r) {
+      if (std::memcmp(&y[r * stride_ + cols_], &x_[r * stride_ + cols_],
+                      static_cast<size_t>(stride_ - cols_) * 4) != 0) {
+        return false;
+      }
+    }
+    return true;
+  }
+  bool Normed(std::vector<float>* y) {
+    const Block to(device_, x_);
+    return RmsNorm(device_, Of(dx_), norm(), rows_, cols_, Of(to)).ok() && to.Read(y, x_.size());
+  }
+  bool Gated(std::vector<float>* y) {
+    const Block to(device_, x_);
+    return SwiGlu(device_, Of(dx_), Of(du_), rows_, cols_, Of(to)).ok() && to.Read(y, x_.size());
+  }
+  template <class Make>
+  bool Left(DType type, const std::vector<float>& rows, const Make& make) {
+    const Block memory(device_, nullptr, static_cast<size_t>(LeftBytes(type, rows_, cols_)));
+    const GemmLeft left = LayOutLeft(type, rows_, cols_, memory.get());
+    return make(left).ok() && elementwise::LeftMatches(memory, left, rows, stride_);
+  }
+
+  Device& device_;
+  int64_t rows_, cols_, stride_;
+  std::vector<float> x_, up_, w_;
+  Block dx_, du_, dw_;
+};
 
 bool VerifyAngles(Device& device) {
   constexpr int64_t kHalf = 70, kStride = 2 * kHalf + 1, kRows = 4;
@@ -211,21 +299,43 @@ bool VerifyCopy(Device& device) {
          to.back() != from.back();
 }
 
-bool VerifyElementwise(Device& device) {
-  return VerifyRowsOf(device, 2, 3, 3) && VerifyRowsOf(device, 5, 301, 303) &&
-         VerifyRowsOf(device, 5, 520, 520) && VerifyRowsOf(device, 5, 16396, 16396) &&
-         VerifyAngles(device) && VerifyCopy(device);
+// Widths: below a thread's four columns; chunks with a partial last one; rows of an odd stride, on
+// no boundary; longer than the registers hold.
+VerificationCases ElementwiseCases() {
+  VerificationCases cases = {VerifyAngles, VerifyCopy};
+  const int64_t shapes[][3] = {{2, 3, 3},      {2, 3, 4},     {9, 301, 303},     {9, 304, 304},
+                               {5, 520, 520},  {5, 1501, 1501}, {5, 1500, 1500}, {5, 16396, 16396},
+                               {5, 16397, 16399}};
+  for (const auto& shape : shapes) {
+    const int64_t rows = shape[0], cols = shape[1], stride = shape[2];
+    const auto add = [&](const std::function<bool(RowsCase&)>& check) {
+      cases.push_back([=](Device& device) {
+        RowsCase c(device, rows, cols, stride);
+        return check(c);
+      });
+    };
+    add([](RowsCase& c) { return c.RmsNormMatches(); });
+    add([](RowsCase& c) { return c.SwiGluMatches(); });
+    add([](RowsCase& c) { return c.F32LeftMatches(); });
+    add([](RowsCase& c) { return c.SumsMatch(); });
+    for (const DType type : {DType::kE4M3, DType::kI8, DType::kBF16}) {
+      add([=](RowsCase& c) { return c.LeftMatches(type); });
+      add([=](RowsCase& c) { return c.NormedLeftMatches(type); });
+      add([=](RowsCase& c) { return c.GatedLeftMatches(type); });
+      if (type != DType::kBF16) add([=](RowsCase& c) { return c.CodesMatch(type); });
+    }
+  }
+  return cases;
 }
 const VerificationRegistration kElementwise(
-    {"elementwise", {"elementwise"}, VerifyElementwise, {80, 89, 90, 120}});
+    {"elementwise", {"elementwise"}, ElementwiseCases, {80, 89, 90, 120}});
 
 bool SampleMatches(Device& device, const std::vector<float>& logits, int64_t rows, int64_t cols,
                    const SampleOptions& options) {
   const auto stride = static_cast<int64_t>(logits.size()) / rows;
   std::vector<double> uniforms(static_cast<size_t>(rows));
-  for (size_t r = 0; r < uniforms.size(); ++r) {
-    uniforms[r] = r == 0 ? 0.61 : 1 - 0x1p-53;
-  }
+  constexpr double kUniforms[] = {0.61, 1 - 0x1p-53, 0.29, 0.03, 0.5, 0.87};
+  for (size_t r = 0; r < uniforms.size(); ++r) uniforms[r] = kUniforms[r % 6];
   const int64_t bytes = SampleScratchBytes(rows, cols);
   const Block dl(device, logits), du(device, uniforms);
   const Block ids(device, nullptr, static_cast<size_t>(rows * 4));
@@ -242,22 +352,7 @@ bool SampleMatches(Device& device, const std::vector<float>& logits, int64_t row
   return true;
 }
 
-bool VerifySampling(Device& device) {
-  constexpr int64_t kCols = 1100, kStride = 1101, kRows = 3;
-  std::vector<float> logits = Values(kRows * kStride, 17);
-  for (float& x : logits) x = std::round(x * 8) / 2;  // ties, zeros of both signs
-  logits[2 * kStride + 9] = NAN;
-  const std::vector<float> nothing(2 * 40, -INFINITY), flat(2 * 2200, -0.0f);
-  for (const SampleOptions& o :
-       {SampleOptions{0, 0, 1, 0}, SampleOptions{1, 0, 1, 0}, SampleOptions{0.7f, 40, 1, 0},
-        SampleOptions{1.3f, 0, 0.8f, 0}, SampleOptions{1, 900, 0.95f, 0.02f},
-        SampleOptions{0.1f, 1000, 1, 0}, SampleOptions{5, 1, 1, 0}}) {
-    if (!SampleMatches(device, logits, kRows, kCols, o)) return false;
-  }
-  if (!SampleMatches(device, nothing, 2, 40, {1, 0, 1, 0}) ||
-      !SampleMatches(device, flat, 2, 2200, {1, 2000, 0.5f, 0})) {
-    return false;
-  }
+bool VerifyPenalize(Device& device) {
   std::vector<float> row = Values(600, 19), got;
   std::vector<int32_t> tokens;
   for (int32_t t = -2; t < 610; t += 2) tokens.push_back(t);
@@ -267,8 +362,59 @@ bool VerifySampling(Device& device) {
   return Penalize(device, dl.get(), 600, dt.get(), count, 1.7f).ok() && dl.Read(&got, 600) &&
          got == row;
 }
+
+VerificationCases SamplingCases() {
+  VerificationCases cases = {VerifyPenalize};
+  const auto add = [&](const std::vector<float>& logits, int64_t rows, int64_t cols,
+                       const SampleOptions& options) {
+    cases.push_back(
+        [=](Device& device) { return SampleMatches(device, logits, rows, cols, options); });
+  };
+  // Wide enough for every load that goes ahead (4 times 1024 threads). Neighbours differ, so that
+  // a weight in another's place shows, and so many rows that it shows in a draw.
+  constexpr int64_t kCols = 4200, kStride = 4201, kRows = 6;
+  std::vector<float> logits = Values(kRows * kStride, 17);
+  for (float& x : logits) x *= 2;
+  logits[4 * kStride + 4099] = NAN;
+  for (const SampleOptions& o :
+       {SampleOptions{0, 0, 1, 0}, SampleOptions{1, 0, 1, 0}, SampleOptions{0.7f, 40, 1, 0},
+        SampleOptions{1.3f, 0, 0.8f, 0}, SampleOptions{1, 900, 0.95f, 0.02f},
+        SampleOptions{0.1f, 4100, 1, 0}, SampleOptions{0.5f, 3000, 1, 0},
+        SampleOptions{5, 1, 1, 0},
+        // Down to negative logits.
+        SampleOptions{3, 3000, 0.99f, 0}, SampleOptions{20, 2100, 1, 0.001f},
+        SampleOptions{50, 2900, 0.9f, 0}, SampleOptions{100, 0, 0.7f, 0},
+        SampleOptions{2, 0, 0.37f, 0}, SampleOptions{0.6f, 0, 0.99f, 0}}) {
+    add(logits, kRows, kCols, o);
+  }
+  // Ties, zeros of both signs, nothing but -infinity.
+  std::vector<float> ties = Values(2 * 1500, 23), zeros(kCols, -1);
+  for (float& x : ties) x = std::round(x * 4) / 2;
+  for (int64_t i = 300; i < kCols; i += 400) zeros[i] = i % 800 == 300 ? -0.0f : 0.0f;
+  for (int64_t first = 300; first < kCols; first += 400) {
+    add(zeros, 1, kCols, {0, 0, 1, 0});
+    zeros[first] = -1;
+  }
+  zeros[700] = zeros[3500] = 0.0f;
+  zeros[1900] = -0.0f;
+  add(zeros, 1, kCols, {1, 2, 1, 0});
+  add(ties, 2, 1500, {1, 300, 0.9f, 0});
+  add(std::vector<float>(2 * 40, -INFINITY), 2, 40, {1, 0, 1, 0});
+  add(std::vector<float>(2 * 2200, -0.0f), 2, 2200, {1, 2000, 0.5f, 0});
+  // Equal weights, targets exactly between two tokens: a sum that is off by one shows.
+  const std::vector<float> equal(6 * 40, 0.5f);
+  for (const SampleOptions& o : {SampleOptions{1, 0, 1, 0}, SampleOptions{1, 0, 0.5f, 0},
+                                 SampleOptions{1, 30, 0.5f, 0}}) {
+    add(equal, 6, 40, o);
+  }
+  // The last token of a selection is drawn, wherever it lies.
+  for (const int32_t k : {500, 501, 1500, 1501, 2500, 2501, 3500, 3501}) {
+    add(std::vector<float>(2 * kCols, 0.5f), 2, kCols, {1, k, 1, 0});
+  }
+  return cases;
+}
 const VerificationRegistration kSampling(
-    {"sampling", {"sampling"}, VerifySampling, {80, 89, 90, 120}});
+    {"sampling", {"sampling"}, SamplingCases, {80, 89, 90, 120}});
 
 }  // namespace
 }  // namespace nibble::cuda::elementwise

@@ -206,7 +206,7 @@ bool DecodeControlFlow(Decoder& decoder, const Statement& statement, Instruction
     return true;
   }
   if (name == "nanosleep" || name == "pmevent" || name == "setmaxnreg" ||
-      name == "griddepcontrol") {
+      name == "griddepcontrol" || name == kNothing) {
     instruction->run = RunNothing;
     return true;
   }

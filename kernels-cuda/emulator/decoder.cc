@@ -18,6 +18,12 @@ namespace {
 
 int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
+// Statements whose targets are known when all of a function is.
+bool IsFlow(const Statement& statement) {
+  const std::string& name = statement.opcode[0];
+  return name == "bra" || name == "brx" || name == "call";
+}
+
 bool IsType(const std::string& word) {
   static const char* const kTypes[] = {"pred",   "f16x2",  "bf16x2", "bf16",   "tf32",    "e4m3x2",
                                        "e5m2x2", "e3m2x2", "e2m3x2", "e2m1x2", "ue8m0x2", "e4m3",
@@ -145,6 +151,7 @@ int Decoder::Constant(uint64_t value, int bits) {
   }
   image_.emplace_back(offset, std::move(bytes));
   constants_[key] = offset;
+  new_constants_.push_back(key);
   return offset;
 }
 
@@ -404,32 +411,36 @@ void Decoder::BindCall(const std::string& callee, const std::vector<Operand>& re
   }
 }
 
+Instruction Decoder::DecodeStatement(const Statement& statement) {
+  statement_ = &statement;
+  Instruction instruction;
+  instruction.line = statement.line;
+  if (!statement.guard.empty()) {
+    Operand guard;
+    guard.name = statement.guard;
+    instruction.guard = SourceOf(guard, 1);
+    instruction.guard_negated = statement.guard_negated;
+  }
+  const bool known = DecodeControlFlow(*this, statement, &instruction) ||
+                     DecodeMove(*this, &instruction) || DecodeMemory(*this, &instruction) ||
+                     DecodeInteger(*this, &instruction) || DecodeFloat(*this, &instruction) ||
+                     DecodeCompare(*this, &instruction) || DecodeConvert(*this, &instruction) ||
+                     DecodeAtomic(*this, &instruction) || DecodeAsyncCopy(*this, &instruction) ||
+                     DecodeWarp(*this, &instruction) || DecodeBarrier(*this, &instruction) ||
+                     DecodeMatrix(*this, &instruction);
+  if (!known)
+    throw PtxError(statement.line,
+                   "the emulator does not know the instruction " + statement.Text());
+  return instruction;
+}
+
 void Decoder::DecodeFunction(const Function& function) {
   function_ = &function;
   const size_t begin = program_->code.size();
   entry_points_[function.name] = static_cast<int32_t>(begin);
   for (const Statement& statement : function.statements) {
-    statement_ = &statement;
-    Instruction instruction;
-    instruction.line = statement.line;
-    if (!statement.guard.empty()) {
-      Operand guard;
-      guard.name = statement.guard;
-      instruction.guard = SourceOf(guard, 1);
-      instruction.guard_negated = statement.guard_negated;
-    }
-    const bool known = DecodeControlFlow(*this, statement, &instruction) ||
-                       DecodeMove(*this, &instruction) || DecodeMemory(*this, &instruction) ||
-                       DecodeInteger(*this, &instruction) || DecodeFloat(*this, &instruction) ||
-                       DecodeCompare(*this, &instruction) || DecodeConvert(*this, &instruction) ||
-                       DecodeAtomic(*this, &instruction) || DecodeAsyncCopy(*this, &instruction) ||
-                       DecodeWarp(*this, &instruction) || DecodeBarrier(*this, &instruction) ||
-                       DecodeMatrix(*this, &instruction);
-    if (!known)
-      throw PtxError(statement.line,
-                     "the emulator does not know the instruction " + statement.Text());
+    program_->code.push_back(DecodeStatement(statement));
     program_->source[statement.line] = statement.Text();
-    program_->code.push_back(instruction);
   }
   // Falling off the end returns.
   statement_ = nullptr;
@@ -438,8 +449,18 @@ void Decoder::DecodeFunction(const Function& function) {
   ConnectBranches(function, begin, program_.get());
 }
 
-std::unique_ptr<Program> Decoder::Run(const Function& entry) {
-  program_ = std::make_unique<Program>();
+// Writes the constants made since image_ had that many into the register file.
+void Decoder::PlaceConstants(size_t first) {
+  // Registers hold poison until written; constants are written here once and for all warps.
+  program_->registers.resize(static_cast<size_t>(file_bytes_), 0xFF);
+  for (size_t i = first; i < image_.size(); ++i) {
+    std::copy(image_[i].second.begin(), image_[i].second.end(),
+              program_->registers.begin() + image_[i].first);
+  }
+}
+
+std::shared_ptr<Program> Decoder::Run(const Function& entry) {
+  program_ = std::make_shared<Program>();
   program_->name = entry.name;
   Collect(entry);
   Layout();
@@ -450,18 +471,58 @@ std::unique_ptr<Program> Decoder::Run(const Function& entry) {
   program_->reached.reset(new uint8_t[program_->code.size()]());
   program_->max_threads = entry.max_threads[0] * entry.max_threads[1] * entry.max_threads[2];
   std::copy_n(entry.required_threads, 3, program_->required_threads);
-  // Registers hold poison until written; constants are written here once and for all warps.
-  program_->registers.assign(file_bytes_, 0xFF);
-  for (const auto& patch : image_) {
-    std::copy(patch.second.begin(), patch.second.end(), program_->registers.begin() + patch.first);
-  }
+  PlaceConstants(0);
   const std::string& target = module_.target;
   program_->target = std::atoi(target.c_str() + (target.rfind("sm_", 0) == 0 ? 3 : 0));
   program_->target_is_specific = !target.empty() && (target.back() == 'a' || target.back() == 'f');
-  return std::move(program_);
+  return program_;
 }
 
-std::unique_ptr<Program> DecodeProgram(const Module& module, const Function& entry,
+bool Decoder::Replace(const Function& function, const Statement& statement) {
+  const auto found =
+      std::find_if(program_->code.begin(), program_->code.end(),
+                   [&](const Instruction& i) { return i.line == statement.line; });
+  if (found == program_->code.end()) return false;
+  function_ = &function;
+  mark_ = std::make_unique<Mark>(Mark{static_cast<size_t>(found - program_->code.begin()), *found,
+                                      file_bytes_, image_.size(), new_constants_.size(),
+                                      program_->specials.size(), program_->lists.size(),
+                                      program_->extras.size()});
+  Instruction made;
+  try {
+    made = DecodeStatement(statement);
+  } catch (const PtxError&) {
+    Restore();
+    throw;
+  }
+  if (IsFlow(statement)) {  // goes where it went
+    made.extra = mark_->instruction.extra;
+    made.target = mark_->instruction.target;
+    made.reconvergence = mark_->instruction.reconvergence;
+  }
+  program_->code[mark_->at] = made;
+  PlaceConstants(mark_->image);
+  return true;
+}
+
+void Decoder::Restore() {
+  if (mark_ == nullptr) return;
+  program_->code[mark_->at] = mark_->instruction;
+  for (; new_constants_.size() > mark_->constants; new_constants_.pop_back()) {
+    constants_.erase(new_constants_.back());
+  }
+  for (; program_->specials.size() > mark_->specials; program_->specials.pop_back()) {
+    specials_.erase(program_->specials.back().name);
+  }
+  image_.resize(mark_->image);
+  program_->lists.resize(mark_->lists);
+  program_->extras.resize(mark_->extras);
+  file_bytes_ = mark_->file_bytes;
+  program_->registers.resize(static_cast<size_t>(file_bytes_));
+  mark_.reset();
+}
+
+std::shared_ptr<Program> DecodeProgram(const Module& module, const Function& entry,
                                        const std::map<std::string, Placement>& globals) {
   return Decoder(module, globals).Run(entry);
 }

@@ -45,7 +45,13 @@ class Decoder {
  public:
   Decoder(const Module& module, const std::map<std::string, Placement>& globals);
 
-  std::unique_ptr<Program> Run(const Function& entry);
+  std::shared_ptr<Program> Run(const Function& entry);
+
+  // After Run: decodes the statement, one that writes no register that the function's own of that
+  // line does not write, in its place in the program, until Restore. False: the program has no
+  // instruction of that line.
+  bool Replace(const Function& function, const Statement& statement);
+  void Restore();
 
   const Statement& statement() const { return *statement_; }
   size_t count() const { return statement_->operands.size(); }
@@ -95,10 +101,12 @@ class Decoder {
   void Collect(const Function& function);
   void Layout();
   void DecodeFunction(const Function& function);
+  Instruction DecodeStatement(const Statement& statement);
+  void PlaceConstants(size_t first);
 
   const Module& module_;
   const std::map<std::string, Placement>& globals_;
-  std::unique_ptr<Program> program_;
+  std::shared_ptr<Program> program_;
   const Function* function_ = nullptr;
   const Statement* statement_ = nullptr;
   std::vector<const Function*> functions_;       // entry first
@@ -113,9 +121,18 @@ class Decoder {
   // For each function its registers.
   std::unordered_map<const Function*, std::unordered_map<std::string, Place>> registers_;
   std::map<std::pair<uint64_t, int>, int32_t> constants_;
+  std::vector<std::pair<uint64_t, int>> new_constants_;  // keys, in the order they were made
   std::map<std::string, int32_t> specials_;
   std::vector<std::pair<int64_t, std::vector<uint8_t>>> image_;  // patches of the register file
   int64_t file_bytes_ = 0;
+  // What Restore puts back.
+  struct Mark {
+    size_t at;
+    Instruction instruction;
+    int64_t file_bytes;
+    size_t image, constants, specials, lists, extras;
+  };
+  std::unique_ptr<Mark> mark_;
 
   int32_t Grow(int bits);
 };

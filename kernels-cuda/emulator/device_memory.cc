@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels-cuda/emulator/device_memory.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <new>
@@ -20,9 +21,10 @@ std::string Hex(uint64_t value) {
 
 uint64_t DeviceMemory::Allocate(uint64_t bytes, const char* what, bool counted) {
   if (bytes == 0 || bytes > capacity_ - used_) return 0;
-  Allocation allocation;
-  allocation.storage.reset(new (std::nothrow) uint8_t[bytes + kAlignment]);
-  if (allocation.storage == nullptr) return 0;
+  std::unique_ptr<uint8_t[]> storage(new (std::nothrow) uint8_t[bytes + kAlignment]);
+  if (storage == nullptr) return 0;
+  Allocation& allocation = table_[next_];
+  allocation.storage = std::move(storage);
   allocation.bytes = bytes;
   allocation.address = next_;
   allocation.what = what;
@@ -32,9 +34,16 @@ uint64_t DeviceMemory::Allocate(uint64_t bytes, const char* what, bool counted) 
   next_ += (bytes + kGap + kAlignment - 1) / kAlignment * kAlignment;
   used_ += bytes;
   if (counted) ++count_;
-  const uint64_t address = allocation.address;
-  table_.emplace(address, std::move(allocation));
-  return address;
+  return allocation.address;
+}
+
+std::vector<const Allocation*> DeviceMemory::TakeWritten() {
+  std::vector<const Allocation*> taken;
+  taken.swap(written_);
+  for (const Allocation* allocation : taken) allocation->written.store(false);
+  std::sort(taken.begin(), taken.end(),
+            [](const Allocation* a, const Allocation* b) { return a->address < b->address; });
+  return taken;
 }
 
 bool DeviceMemory::Free(uint64_t address) {

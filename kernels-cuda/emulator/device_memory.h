@@ -5,9 +5,11 @@
 // byte past the end and a use after free are both seen.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -20,6 +22,7 @@ struct Allocation {
   bool read_only = false;
   const char* what = "";  // "cuMemAlloc", "module variable"
   std::unique_ptr<uint8_t[]> storage;
+  mutable std::atomic<bool> written{false};  // by a kernel, since TakeWritten
 };
 
 class DeviceMemory {
@@ -35,6 +38,16 @@ class DeviceMemory {
   // Why Find gave null, for a message.
   std::string Explain(uint64_t address, uint64_t bytes) const;
 
+  // A kernel stores to it. Any thread of a launch.
+  void NoteWritten(const Allocation& allocation) {
+    if (allocation.written.load(std::memory_order_relaxed) || allocation.written.exchange(true))
+      return;
+    std::lock_guard<std::mutex> lock(mutex_);
+    written_.push_back(&allocation);
+  }
+  // The allocations that kernels have stored to since the last call, by address.
+  std::vector<const Allocation*> TakeWritten();
+
   uint64_t capacity() const { return capacity_; }
   uint64_t used() const { return used_; }
   int64_t count() const { return count_; }  // live allocations made with counted
@@ -46,6 +59,8 @@ class DeviceMemory {
   uint64_t used_ = 0;
   int64_t count_ = 0;
   uint64_t next_ = 0x0000'9000'0000'0000;  // no canonical address of the host
+  std::mutex mutex_;
+  std::vector<const Allocation*> written_;  // never freed: only their storage is
 };
 
 }  // namespace nibble::cuda::emulator

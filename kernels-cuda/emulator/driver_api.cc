@@ -13,6 +13,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "kernels-cuda/emulator/kept_images.h"
+
 namespace nibble::cuda::emulator {
 
 namespace {
@@ -53,7 +55,7 @@ CUresult Refuse(CUresult result, const std::string& why) {
 // Places the module's variables in device memory.
 CUresult PlaceVariables(CUcontext context, LoadedModule* loaded) {
   std::vector<std::pair<uint64_t, const Variable*>> placed;
-  for (const Variable& variable : loaded->module.variables) {
+  for (const Variable& variable : loaded->module->variables) {
     if (variable.space != StateSpace::kGlobal && variable.space != StateSpace::kConst) continue;
     if (variable.is_extern) {
       return Refuse(CUDA_ERROR_INVALID_PTX,
@@ -141,8 +143,7 @@ CUresult RunKernel(CUcontext context, const LoadedModule& module,
   launch.sm = context->sm;
   launch.options = NextLaunchOptions();
   try {
-    instructions_run += RunLaunch(launch);
-    KeepLines(module.image, *program);
+    RunRecorded(module.image, launch);
   } catch (const Violation& violation) {
     SetLastViolation(violation.what());
     SetMessage(CUDA_ERROR_LAUNCH_FAILED, std::string(violation.what()) + " [seed of the launch " +
@@ -414,12 +415,11 @@ CUresult CUDAAPI cuModuleLoadData(CUmodule* module, const void* image) {
   auto loaded = std::make_shared<LoadedModule>();
   loaded->image = text;
   try {
-    const std::string hooked = HookedPtx(text);
-    loaded->module = ParsePtx(hooked.empty() ? text : hooked);
+    loaded->module = ParseImage(text);
   } catch (const PtxError& error) {
     return Refuse(CUDA_ERROR_INVALID_PTX, error.what());
   }
-  CUresult result = CheckTarget(loaded->module, context->sm);
+  CUresult result = CheckTarget(*loaded->module, context->sm);
   if (result == CUDA_SUCCESS) result = PlaceVariables(context, loaded.get());
   if (result != CUDA_SUCCESS) {
     for (uint64_t address : loaded->allocations) context->memory.FreeUncounted(address);
@@ -447,7 +447,7 @@ CUresult CUDAAPI cuModuleGetFunction(CUfunction* function, CUmodule module, cons
   std::unique_ptr<CUfunc_st>& known = module->functions[name];
   if (known == nullptr) {
     const Function* entry = nullptr;
-    for (const Function& candidate : module->loaded->module.functions) {
+    for (const Function& candidate : module->loaded->module->functions) {
       if (candidate.is_entry && candidate.has_body && candidate.name == name) entry = &candidate;
     }
     if (entry == nullptr) {
@@ -456,7 +456,7 @@ CUresult CUDAAPI cuModuleGetFunction(CUfunction* function, CUmodule module, cons
     }
     auto made = std::make_unique<CUfunc_st>();
     try {
-      made->loaded.program = DecodeProgram(module->loaded->module, *entry, module->loaded->globals);
+      made->loaded.program = DecodeKernel(*module->loaded, *entry);
     } catch (const PtxError& error) {
       module->functions.erase(name);
       return Refuse(CUDA_ERROR_INVALID_PTX, std::string("kernel ") + name + ": " + error.what());

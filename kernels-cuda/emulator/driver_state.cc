@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels-cuda/emulator/driver_state.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <unordered_set>
 
 namespace nibble::cuda::emulator {
 
 int64_t live_objects = 0;
-uint64_t instructions_run = 0;
 
 namespace {
 
@@ -37,13 +38,39 @@ Options& Current() {
 
 uint64_t memory_bytes = 0;
 uint64_t launches = 0;
+uint64_t instructions_run = 0;
 std::string last_violation;
 
 std::function<std::string(const char*)> ptx_hook;
 bool record_lines = false;
+uint64_t longest_warp = 0;
+bool record_stores = false;
+std::vector<uint64_t> stored_digests;
 std::map<const char*, std::set<int>>& Lines() {
   static auto* lines = new std::map<const char*, std::set<int>>;
   return *lines;
+}
+
+// FNV-1a over words: to tell contents apart that nobody has chosen.
+uint64_t Digest(const uint8_t* data, uint64_t bytes) {
+  uint64_t digest = 0xCBF29CE484222325u;
+  const auto mix = [&](uint64_t word) { digest = (digest ^ word) * 0x100000001B3u; };
+  mix(bytes);
+  for (; bytes >= 8; bytes -= 8, data += 8) {
+    uint64_t word;
+    std::memcpy(&word, data, 8);
+    mix(word);
+    digest ^= digest >> 29;
+  }
+  for (; bytes > 0; --bytes) mix(*data++);
+  return digest;
+}
+
+void KeepLines(const char* image, const Program& program) {
+  std::set<int>& lines = Lines()[image];
+  for (size_t i = 0; i < program.code.size(); ++i) {
+    if (program.reached[i] != 0) lines.insert(program.code[i].line);
+  }
 }
 
 std::map<CUresult, const char*>& Messages() {
@@ -99,11 +126,18 @@ void SetLastViolation(const std::string& text) { last_violation = text; }
 
 std::string HookedPtx(const char* image) { return ptx_hook ? ptx_hook(image) : std::string(); }
 
-void KeepLines(const char* image, const Program& program) {
-  if (!record_lines) return;
-  std::set<int>& lines = Lines()[image];
-  for (size_t i = 0; i < program.code.size(); ++i) {
-    if (program.reached[i] != 0) lines.insert(program.code[i].line);
+void RunRecorded(const char* image, const Launch& launch) {
+  if (record_lines) std::fill_n(launch.program->reached.get(), launch.program->code.size(), 0);
+  const LaunchSteps steps = RunLaunch(launch);
+  instructions_run += steps.all;
+  if (record_lines) {
+    longest_warp = std::max(longest_warp, steps.longest);
+    KeepLines(image, *launch.program);
+  }
+  if (record_stores) {
+    for (const Allocation* allocation : launch.memory->TakeWritten()) {
+      stored_digests.push_back(Digest(allocation->data, allocation->bytes));
+    }
   }
 }
 
@@ -115,7 +149,25 @@ void SetPtxHook(std::function<std::string(const char*)> hook) {
 void RecordLines(bool record) {
   const auto lock = Lock();
   record_lines = record;
-  if (record) Lines().clear();
+  if (!record) return;
+  Lines().clear();
+  longest_warp = 0;
+}
+
+uint64_t LongestWarp() {
+  const auto lock = Lock();
+  return longest_warp;
+}
+
+void RecordStores(bool record) {
+  const auto lock = Lock();
+  record_stores = record;
+  if (record) stored_digests.clear();
+}
+
+std::vector<uint64_t> StoredDigests() {
+  const auto lock = Lock();
+  return stored_digests;
 }
 
 std::set<int> LinesRun(const char* image) {

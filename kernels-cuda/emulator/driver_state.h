@@ -23,7 +23,7 @@ using Operation = std::function<CUresult()>;
 
 struct LoadedModule {
   const char* image = nullptr;  // as cuModuleLoadData was given it
-  Module module;
+  std::shared_ptr<const Module> module;
   std::map<std::string, Placement> globals;
   std::vector<uint64_t> allocations;
 };
@@ -37,7 +37,6 @@ struct LoadedFunction {
 
 std::unique_lock<std::recursive_mutex> Lock();
 extern int64_t live_objects;
-extern uint64_t instructions_run;
 
 // Keeps a message for ever, so that cuGetErrorString can hand out pointers.
 const char* KeepMessage(const std::string& message);
@@ -51,7 +50,8 @@ int SharedLimit(int sm);  // bytes that one block may ask for
 Options NextLaunchOptions();
 void SetLastViolation(const std::string& text);
 std::string HookedPtx(const char* image);
-void KeepLines(const char* image, const Program& program);
+// Runs a launch and keeps what the suite wants to know of it.
+void RunRecorded(const char* image, const Launch& launch);
 
 // A device's handle: its generation, plus 1000 for the second board.
 constexpr int kSecondBoard = 1000;

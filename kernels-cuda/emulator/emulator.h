@@ -7,6 +7,7 @@
 #include <functional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "kernels-cuda/common/driver.h"
 
@@ -63,5 +64,26 @@ void SetPtxHook(std::function<std::string(const char* image)> hook);
 // While recording, the PTX lines that run are kept for each image that was loaded (by address).
 void RecordLines(bool record);  // true forgets what was kept before
 std::set<int> LinesRun(const char* image);
+uint64_t LongestWarp();  // instructions of the longest warp while lines were recorded
+
+// While recording, a digest is kept of every allocation that a launch stored to, as it is at the
+// end of the launch: launch by launch, in the order of addresses. Two runs of the same calls with
+// the same digests left the same bytes.
+void RecordStores(bool record);  // true begins anew
+std::vector<uint64_t> StoredDigests();
+
+// While true, an image without variables of its own is parsed, and each kernel of it decoded, once
+// for all who load it; its address must stay its own. false forgets them.
+void KeepImages(bool keep);
+
+std::set<int> StatementLines(const char* image);  // of all functions of a kept image
+
+// Puts the statement `text` ("": nothing) in the place of the one that the line of a kept image
+// holds, `written`, in all kernels of it that have been decoded, wherever they are loaded, until
+// RestoreLine. It must write no register that the original does not write. Gives "", or why it
+// cannot be run; nothing has changed then.
+std::string ReplaceLine(const char* image, int line, const std::string& written,
+                        const std::string& text);
+void RestoreLine();
 
 }  // namespace nibble::cuda::emulator

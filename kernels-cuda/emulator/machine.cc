@@ -254,7 +254,7 @@ void RequireConverged(Warp& warp, const Instruction& instruction, uint32_t mask,
   warp.block->Fail(warp, &instruction, -1, text);
 }
 
-uint64_t RunLaunch(const Launch& launch) {
+LaunchSteps RunLaunch(const Launch& launch) {
   const uint64_t blocks = launch.grid.Count();
   int threads = launch.options.threads;
   if (threads <= 0) threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
@@ -269,7 +269,7 @@ uint64_t RunLaunch(const Launch& launch) {
   std::mutex mutex;
   uint64_t failed_at = blocks;
   std::string failure;
-  std::atomic<uint64_t> steps{0};
+  LaunchSteps steps;
   const auto work = [&] {
     Block block;
     for (;;) {
@@ -284,9 +284,14 @@ uint64_t RunLaunch(const Launch& launch) {
       try {
         StartBlock(block, launch, id, i < static_cast<uint64_t>(launch.options.checked_blocks));
         RunBlock(block);
-        uint64_t sum = 0;
-        for (const Warp& warp : block.warps) sum += warp.steps;
-        steps += sum;
+        LaunchSteps of_block;
+        for (const Warp& warp : block.warps) {
+          of_block.all += warp.steps;
+          of_block.longest = std::max(of_block.longest, warp.steps);
+        }
+        std::lock_guard<std::mutex> lock(mutex);
+        steps.all += of_block.all;
+        steps.longest = std::max(steps.longest, of_block.longest);
       } catch (const Violation& violation) {
         std::lock_guard<std::mutex> lock(mutex);
         if (i < failed_at) {

@@ -135,9 +135,14 @@ struct Block {
                          const std::string& what) const;
 };
 
-// Runs all blocks and gives the number of warp instructions. Throws Violation for the first block
-// (in the seeded order) that fails.
-uint64_t RunLaunch(const Launch& launch);
+// Instructions that a launch's warps have run.
+struct LaunchSteps {
+  uint64_t all = 0;
+  uint64_t longest = 0;  // of one warp
+};
+
+// Runs all blocks. Throws Violation for the first block (in the seeded order) that fails.
+LaunchSteps RunLaunch(const Launch& launch);
 
 // Memory access, in memory_access.cc. pointers[l] is set for the lanes in mask.
 enum class Access : uint8_t { kRead, kWrite, kAtomic };

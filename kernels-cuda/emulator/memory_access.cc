@@ -43,6 +43,7 @@ uint8_t* ResolveGlobal(Warp& warp, const Instruction& instruction, int lane, uin
   if (hit->read_only && access != Access::kRead) {
     warp.block->Fail(warp, &instruction, lane, "write to constant memory at " + Hex(address));
   }
+  if (access != Access::kRead) warp.block->launch->memory->NoteWritten(*hit);
   if (instruction.space == static_cast<uint8_t>(StateSpace::kConst) && !hit->read_only) {
     warp.block->Fail(warp, &instruction, lane,
                      "ld.const of an address that is not constant memory");

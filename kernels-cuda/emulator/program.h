@@ -76,7 +76,7 @@ struct Program {
 };
 
 // Throws PtxError. globals: where the module's .global and .const variables lie.
-std::unique_ptr<Program> DecodeProgram(const Module& module, const Function& entry,
+std::shared_ptr<Program> DecodeProgram(const Module& module, const Function& entry,
                                        const std::map<std::string, Placement>& globals);
 
 }  // namespace nibble::cuda::emulator

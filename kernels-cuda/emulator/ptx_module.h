@@ -43,6 +43,9 @@ struct Statement {
   std::string Text() const;  // the opcode as written
 };
 
+// The opcode of a statement that has been taken out.
+inline constexpr char kNothing[] = "(nothing)";
+
 struct Variable {
   std::string name;
   StateSpace space = StateSpace::kGlobal;
@@ -83,5 +86,8 @@ struct Module {
 
 // Throws PtxError.
 Module ParsePtx(const std::string& text);
+
+// One statement, names as they are written. Throws PtxError.
+Statement ParseStatement(const std::string& text, int line);
 
 }  // namespace nibble::cuda::emulator

@@ -120,6 +120,16 @@ class Parser {
     return std::move(module_);
   }
 
+  Statement ParseOneStatement(int line) {
+    Function function;
+    function_ = &function;
+    ParseStatement();
+    if (Peek().kind != Token::kEnd) throw PtxError(line, "more than one statement on a line");
+    Statement statement = std::move(function.statements.front());
+    statement.line = line;
+    return statement;
+  }
+
  private:
   const Token& Peek(size_t ahead = 0) const {
     return tokens_[std::min(at_ + ahead, tokens_.size() - 1)];
@@ -615,5 +625,9 @@ std::string Statement::Text() const {
 }
 
 Module ParsePtx(const std::string& text) { return Parser(text).Parse(); }
+
+Statement ParseStatement(const std::string& text, int line) {
+  return Parser(text).ParseOneStatement(line);
+}
 
 }  // namespace nibble::cuda::emulator

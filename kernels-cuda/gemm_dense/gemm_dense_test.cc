@@ -129,38 +129,38 @@ TEST(GemmDense, RefusesWhatItHasNoKernelFor) {
   ExpectRefusals(kFamily, {DType::kI8, DType::kF32, 0}, DType::kI8);
 }
 
-bool VerifyA16(Device& device) {
-  return VerifyStrips(device, kFamily,
-                      {DType::kI8, DType::kE4M3, DType::kE5M2, DType::kBF16, DType::kF16},
-                      DType::kBF16);
+const std::vector<DType> kFloatingCodes = {DType::kI8, DType::kE4M3, DType::kE5M2, DType::kBF16,
+                                           DType::kF16};
+VerificationCases CasesA16() { return StripVerification(kFamily, kFloatingCodes, DType::kBF16); }
+VerificationCases CasesA8F() { return StripVerification(kFamily, kFloatingCodes, DType::kE4M3); }
+VerificationCases CasesA8I() { return StripVerification(kFamily, {DType::kI8}, DType::kI8); }
+VerificationCases CasesF32() {
+  return StripVerification(
+      kFamily,
+      {DType::kF32, DType::kI8, DType::kE4M3, DType::kE5M2, DType::kBF16, DType::kF16},
+      DType::kF32);
 }
-bool VerifyA8F(Device& device) {
-  return VerifyStrips(device, kFamily,
-                      {DType::kI8, DType::kE4M3, DType::kE5M2, DType::kBF16, DType::kF16},
-                      DType::kE4M3);
-}
-bool VerifyA8I(Device& device) {
-  return VerifyStrips(device, kFamily, {DType::kI8}, DType::kI8);
-}
-bool VerifyF32(Device& device) {
-  return VerifyStrips(device, kFamily, {DType::kF32, DType::kI8, DType::kF16}, DType::kF32);
-}
-// Single rows, by number and by range, of every code type.
-bool VerifyRows(Device& device) {
-  std::mt19937_64 random(8);
+// Sums of splits; single rows, by number and by range, of every code type.
+VerificationCases CasesRows() {
+  VerificationCases cases = StripVerification(kFamily, {DType::kI8}, DType::kI8);
   for (const DType code : kCodes) {
     for (const WeightFormat& f : Formats(code)) {
-      if (!CheckStripRows(device, kFamily, random, f, 37, 130).empty()) return false;
+      cases.push_back([f](Device& device) {
+        std::mt19937_64 random(8);
+        return CheckStripRows(device, kFamily, random, f, 37, 130).empty();
+      });
     }
   }
-  return VerifyStrips(device, kFamily, {DType::kI8}, DType::kI8);
+  return cases;
 }
-const VerificationRegistration kVerifyA16({"gemm_dense_a16", {"gemm_dense_a16"}, VerifyA16, {80}});
+const VerificationRegistration kVerifyA16(
+    {"gemm_dense_a16", {"gemm_dense_a16"}, CasesA16, {80, 120}});
 const VerificationRegistration kVerifyA8F(
-    {"gemm_dense_a8f", {"gemm_dense_a8f"}, VerifyA8F, {80, 89}});
-const VerificationRegistration kVerifyA8I({"gemm_dense_a8i", {"gemm_dense_a8i"}, VerifyA8I, {80}});
-const VerificationRegistration kVerifyF32({"strip_f32", {"strip_f32"}, VerifyF32, {80}});
-const VerificationRegistration kVerifyRows({"strip_rows", {"strip_rows"}, VerifyRows, {80}});
+    {"gemm_dense_a8f", {"gemm_dense_a8f"}, CasesA8F, {80, 89, 90, 120}});
+const VerificationRegistration kVerifyA8I(
+    {"gemm_dense_a8i", {"gemm_dense_a8i"}, CasesA8I, {80, 120}});
+const VerificationRegistration kVerifyF32({"strip_f32", {"strip_f32"}, CasesF32, {80, 120}});
+const VerificationRegistration kVerifyRows({"strip_rows", {"strip_rows"}, CasesRows, {80, 120}});
 
 }  // namespace
 }  // namespace nibble::cuda

@@ -88,13 +88,15 @@ TEST(GemmF6, RefusesWhatItHasNoKernelFor) {
 }
 
 const std::vector<DType> kCodes = {DType::kE3M2, DType::kE2M3};
-bool VerifyA16(Device& device) { return VerifyStrips(device, kFamily, kCodes, DType::kBF16); }
-bool VerifyA8F(Device& device) { return VerifyStrips(device, kFamily, kCodes, DType::kE4M3); }
-bool VerifyA8I(Device& device) { return VerifyStrips(device, kFamily, kCodes, DType::kI8); }
-const VerificationRegistration kVerifyA16({"gemm_f6_a16", {"gemm_f6_a16"}, VerifyA16, {80}});
+VerificationCases CasesA16() { return StripVerification(kFamily, kCodes, DType::kBF16); }
+VerificationCases CasesA8F() { return StripVerification(kFamily, kCodes, DType::kE4M3); }
+VerificationCases CasesA8I() { return StripVerification(kFamily, kCodes, DType::kI8); }
+VerificationCases CasesF32() { return StripVerification(kFamily, kCodes, DType::kF32); }
+const VerificationRegistration kVerifyF32({"gemm_f6_f32", {"strip_f32"}, CasesF32, {80, 120}});
+const VerificationRegistration kVerifyA16({"gemm_f6_a16", {"gemm_f6_a16"}, CasesA16, {80, 120}});
 const VerificationRegistration kVerifyA8F(
-    {"gemm_f6_a8f", {"gemm_f6_a8f"}, VerifyA8F, {80, 89, 120}});
-const VerificationRegistration kVerifyA8I({"gemm_f6_a8i", {"gemm_f6_a8i"}, VerifyA8I, {80}});
+    {"gemm_f6_a8f", {"gemm_f6_a8f"}, CasesA8F, {80, 89, 90, 120}});
+const VerificationRegistration kVerifyA8I({"gemm_f6_a8i", {"gemm_f6_a8i"}, CasesA8I, {80, 120}});
 
 }  // namespace
 }  // namespace nibble::cuda

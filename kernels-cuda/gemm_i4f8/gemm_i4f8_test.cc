@@ -547,84 +547,81 @@ std::vector<Case> MutantCases(DType activation, bool few) {
       c.tokens = 3;
       c.integers = scale == DType::kPow2;  // where a scale's last bit is seen
       cases.push_back(c);
+      if (!c.integers) continue;
+      for (const bool pair : {false, true}) {
+        c.pair = pair;
+        c.bias = c.bf16_result = c.ends = true;
+        c.rows = 35;
+        cases.push_back(c);
+      }
     }
   }
   return cases;
 }
 
 template <int kActivation, bool kFew>
-bool VerifyModule(Device& device) {
-  static const auto* prepared = [] {
-    std::mt19937_64 random(230 + kActivation);
-    auto* all = new std::vector<PreparedCase>;
-    for (const Case& c : MutantCases(kActivations[kActivation], kFew)) all->emplace_back(random, c);
-    return all;
-  }();
-  for (const PreparedCase& c : *prepared) {
-    if (!c.Verify(device).empty()) return false;
+VerificationCases ModuleCases() {
+  std::mt19937_64 random(230 + kActivation);
+  VerificationCases cases;
+  for (const Case& c : MutantCases(kActivations[kActivation], kFew)) {
+    const auto prepared = std::make_shared<PreparedCase>(random, c);
+    cases.push_back([prepared](Device& device) { return prepared->Verify(device).empty(); });
   }
-  return true;
+  return cases;
 }
 
-bool VerifyDequantize(Device& device) {
-  for (const WeightFormat& f : {WeightFormat{DType::kI4, DType::kPow2, 16},
-                                WeightFormat{DType::kI4, DType::kE4M3, 128},
-                                WeightFormat{DType::kI4, DType::kF16, 32},
-                                WeightFormat{DType::kI4, DType::kBF16, 48},
-                                WeightFormat{DType::kI4, DType::kF32, 0}}) {
-    std::mt19937_64 random(240);
-    constexpr int64_t kRows = 35, kCols = 1100;
-    CanonicalStorage weights = RandomWeights(random, f, kRows, kCols);
-    DeviceCopy packed(device, PackAll(f, kRows, kCols, weights, 0));
-    const std::vector<int32_t> ids = {34, 0, 17, 16};
-    DeviceCopy device_ids(device, ids);
-    std::vector<float> out(4 * kCols);
-    for (const bool by_id : {true, false}) {
-      DeviceCopy output(device, out);
-      if (!DequantizeRows(device, {f, kRows, kCols, packed.memory()},
-                          by_id ? device_ids.memory() : 0, 3, 4, output.memory(), kCols).ok() ||
-          !output.CopyOut(out).ok()) {
-        return false;
-      }
-      for (size_t i = 0; i < out.size(); ++i) {
-        const int64_t r = static_cast<int64_t>(i) / kCols, k = static_cast<int64_t>(i) % kCols;
-        const int64_t n = by_id ? ids[static_cast<size_t>(r)] : 3 + r;
-        if (out[i] != static_cast<float>(WeightValue(f, kCols, weights.view(), n, k))) return false;
-      }
+bool VerifyDequantize(Device& device, const WeightFormat& f) {
+  std::mt19937_64 random(240);
+  constexpr int64_t kRows = 35, kCols = 1100;
+  CanonicalStorage weights = RandomWeights(random, f, kRows, kCols);
+  DeviceCopy packed(device, PackAll(f, kRows, kCols, weights, 0));
+  const std::vector<int32_t> ids = {34, 0, 17, 16};
+  DeviceCopy device_ids(device, ids);
+  std::vector<float> out(4 * kCols);
+  for (const bool by_id : {true, false}) {
+    DeviceCopy output(device, out);
+    if (!DequantizeRows(device, {f, kRows, kCols, packed.memory()},
+                        by_id ? device_ids.memory() : 0, 3, 4, output.memory(), kCols).ok() ||
+        !output.CopyOut(out).ok()) {
+      return false;
+    }
+    for (size_t i = 0; i < out.size(); ++i) {
+      const int64_t r = static_cast<int64_t>(i) / kCols, k = static_cast<int64_t>(i) % kCols;
+      const int64_t n = by_id ? ids[static_cast<size_t>(r)] : 3 + r;
+      if (out[i] != static_cast<float>(WeightValue(f, kCols, weights.view(), n, k))) return false;
     }
   }
   return true;
 }
 
+VerificationCases DequantizeCases() {
+  VerificationCases cases;
+  for (const WeightFormat& f : {WeightFormat{DType::kI4, DType::kPow2, 16},
+                                WeightFormat{DType::kI4, DType::kE4M3, 128},
+                                WeightFormat{DType::kI4, DType::kF16, 32},
+                                WeightFormat{DType::kI4, DType::kBF16, 48},
+                                WeightFormat{DType::kI4, DType::kF32, 0}}) {
+    cases.push_back([f](Device& device) { return VerifyDequantize(device, f); });
+  }
+  return cases;
+}
+
 const VerificationRegistration kMutants[] = {
     VerificationRegistration({"gemm_i4f8 few e4m3", {"gemm_i4f8_few_e4m3", "gemm_i4f8_finish"},
-                              VerifyModule<0, true>, {80, 89, 90, 120}}),
+                              ModuleCases<0, true>, {80, 89, 90, 120}}),
     VerificationRegistration(
-        {"gemm_i4f8 few i8", {"gemm_i4f8_few_i8"}, VerifyModule<1, true>, {80}}),
+        {"gemm_i4f8 few i8", {"gemm_i4f8_few_i8"}, ModuleCases<1, true>, {80, 120}}),
     VerificationRegistration(
-        {"gemm_i4f8 few bf16", {"gemm_i4f8_few_bf16"}, VerifyModule<2, true>, {80}}),
+        {"gemm_i4f8 few bf16", {"gemm_i4f8_few_bf16"}, ModuleCases<2, true>, {80, 120}}),
     VerificationRegistration({"gemm_i4f8 tiled e4m3", {"gemm_i4f8_tiled_e4m3"},
-                              VerifyModule<0, false>, {80, 89}}),
+                              ModuleCases<0, false>, {80, 89, 90, 120}}),
     VerificationRegistration(
-        {"gemm_i4f8 tiled i8", {"gemm_i4f8_tiled_i8"}, VerifyModule<1, false>, {80}}),
+        {"gemm_i4f8 tiled i8", {"gemm_i4f8_tiled_i8"}, ModuleCases<1, false>, {80, 120}}),
     VerificationRegistration(
-        {"gemm_i4f8 tiled bf16", {"gemm_i4f8_tiled_bf16"}, VerifyModule<2, false>, {80}}),
+        {"gemm_i4f8 tiled bf16", {"gemm_i4f8_tiled_bf16"}, ModuleCases<2, false>, {80, 120}}),
     VerificationRegistration(
-        {"gemm_i4f8 dequantize", {"gemm_i4f8_finish"}, VerifyDequantize, {80}}),
+        {"gemm_i4f8 dequantize", {"gemm_i4f8_finish"}, DequantizeCases, {80, 89, 90, 120}}),
 };
-
-TEST(GemmI4F8, IntactKernelsPassWhatMutantsMustFail) {
-  for (const int sm : {80, 89}) {
-    Device& device = EmulatedDevice(sm);
-    EXPECT_TRUE((VerifyModule<0, true>(device)));
-    EXPECT_TRUE((VerifyModule<0, false>(device)));
-  }
-  EXPECT_TRUE((VerifyModule<1, true>(EmulatedDevice(80))));
-  EXPECT_TRUE((VerifyModule<1, false>(EmulatedDevice(80))));
-  EXPECT_TRUE((VerifyModule<2, true>(EmulatedDevice(80))));
-  EXPECT_TRUE((VerifyModule<2, false>(EmulatedDevice(80))));
-  EXPECT_TRUE(VerifyDequantize(EmulatedDevice(80)));
-}
 
 }  // namespace
 }  // namespace nibble::cuda::gemm_i4f8

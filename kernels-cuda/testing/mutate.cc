@@ -22,11 +22,17 @@ std::vector<std::string> Split(const std::string& text) {
 
 bool Has(const std::string& line, const char* word) { return line.find(word) != std::string::npos; }
 
+// Where the line holds the word, whether it matches: most lines hold none.
+bool Matches(const std::string& line, const char* word, const std::regex& pattern,
+             std::smatch* match) {
+  return Has(line, word) && std::regex_search(line, *match, pattern);
+}
+
 // line with the capture group replaced by what change makes of it ("" : no mutant).
-std::string Replaced(const std::string& line, const std::regex& pattern, int group,
-                     const std::function<std::string(const std::string&)>& change) {
+std::string Replaced(const std::string& line, const char* word, const std::regex& pattern,
+                     int group, const std::function<std::string(const std::string&)>& change) {
   std::smatch match;
-  if (!std::regex_search(line, match, pattern)) return "";
+  if (!Matches(line, word, pattern, &match)) return "";
   const std::string with = change(match[group].str());
   if (with.empty()) return "";
   return line.substr(0, static_cast<size_t>(match.position(group))) + with +
@@ -46,10 +52,12 @@ int AccessBytes(const std::string& line) {
   return std::atoi(match[1].str().c_str()) / 8 * (Has(line, ".v4") ? 4 : Has(line, ".v2") ? 2 : 1);
 }
 
-std::string Dropped(const std::string& line) { return "// " + line; }
-
-void MutateLine(const std::string& line,
-                const std::function<void(const char*, const std::string&)>& add) {
+void MutateLine(int number, const std::string& kernel, const std::string& line,
+                std::vector<Mutant>* mutants) {
+  const auto add = [&](const char* change, const std::string& mutated) {
+    if (!mutated.empty() && mutated != line)
+      mutants->push_back({number, kernel, change, line, mutated});
+  };
   static const std::regex kDrop(
       "^\\s*\\{?\\s*(bar\\.sync|barrier\\.sync|bar\\.warp\\.sync|bar\\.arrive|cp\\.async|(@!?%p\\d+"
       "\\s+)?st\\.(shared|global))");
@@ -69,22 +77,22 @@ void MutateLine(const std::string& line,
       "\\b(?:add\\.s(?:16|32|64)|mul\\.lo\\.s32|mul\\.wide\\.[su]32)\\s[^;]*,\\s*(-?\\d+);");
   static const std::regex kSelect("\\bselp\\.\\w+\\s+([^,;]+),\\s*([^,;]+),\\s*([^,;]+),");
 
-  if (std::regex_search(line, kDrop)) add("drop", Dropped(line));
-  add("wait", Replaced(line, kWait, 1, PlusOne));
-  add("mask", Replaced(line, kAnd, 1, [](const std::string& number) {
+  if (std::regex_search(line, kDrop)) mutants->push_back({number, kernel, "drop", line, ""});
+  add("wait", Replaced(line, "wait_group", kWait, 1, PlusOne));
+  add("mask", Replaced(line, "and.b", kAnd, 1, [](const std::string& number) {
         const long long value = std::strtoll(number.c_str(), nullptr, 0);
         return value == 0 ? std::string() : std::to_string(value & (value - 1));
       }));
-  add("permute", Replaced(line, kSelector, 1, [](const std::string& number) {
+  add("permute", Replaced(line, "prmt", kSelector, 1, [](const std::string& number) {
         return std::to_string(std::strtoll(number.c_str(), nullptr, 0) ^ 1);
       }));
-  add("permute", Replaced(line, kTable, 1, [](const std::string& number) {
+  add("permute", Replaced(line, "lop3", kTable, 1, [](const std::string& number) {
         return std::to_string(std::strtoll(number.c_str(), nullptr, 0) ^ 0x10);
       }));
-  add("predicate", Replaced(line, kGuard, 1, [](const std::string& at) {
+  add("predicate", Replaced(line, "@", kGuard, 1, [](const std::string& at) {
         return std::string(at == "@" ? "@!" : "@");
       }));
-  add("compare", Replaced(line, kCompare, 1, [](const std::string& test) {
+  add("compare", Replaced(line, "setp", kCompare, 1, [](const std::string& test) {
         static const char* const kTests[][2] = {{"lt", "le"}, {"le", "lt"}, {"gt", "ge"},
                                                 {"ge", "gt"}, {"eq", "ne"}, {"ne", "eq"}};
         for (const auto& pair : kTests) {
@@ -93,7 +101,7 @@ void MutateLine(const std::string& line,
         return std::string();
       }));
   std::smatch match;
-  if (std::regex_search(line, match, kWide)) {
+  if (Matches(line, "ldmatrix", kWide, &match)) {
     std::vector<std::string> registers;
     const std::string list = match[3].str();
     for (size_t begin = 0; begin <= list.size();) {
@@ -112,26 +120,26 @@ void MutateLine(const std::string& line,
     add("matrix", head + match[1].str() + (trans.empty() ? ".trans" : "") + ".shared.b16 {" + list +
                       "}" + tail);
   }
-  if (std::regex_search(line, match, kFragment)) {
+  if (Matches(line, "mma.sync", kFragment, &match)) {
     const std::string a = match[1].str(), b = match[2].str();
     std::string mutated = line;
     mutated.replace(static_cast<size_t>(match.position(2)), b.size(), a);
     mutated.replace(static_cast<size_t>(match.position(1)), a.size(), b);
     if (a != b) add("fragment", mutated);
   }
-  if (std::regex_search(line, match, kAddress) && !Has(line, ".param")) {
+  if (Matches(line, "[", kAddress, &match) && !Has(line, ".param")) {
     const long long offset =
         match[2].matched ? std::strtoll(match[2].str().c_str() + 1, nullptr, 10) : 0;
     add("offset", line.substr(0, static_cast<size_t>(match.position(0))) + "[" + match[1].str() +
                       "+" + std::to_string(offset + AccessBytes(line)) + "]" +
                       line.substr(static_cast<size_t>(match.position(0) + match.length(0))));
   }
-  add("shift", Replaced(line, kShift, 1, [](const std::string& count) {
+  add("shift", Replaced(line, "sh", kShift, 1, [](const std::string& count) {
         return count == "0" ? std::string()
                             : std::to_string(std::strtoll(count.c_str(), nullptr, 10) - 1);
       }));
-  add("constant", Replaced(line, kConstant, 1, PlusOne));
-  if (std::regex_search(line, match, kSelect) && match[2].str() != match[3].str()) {
+  add("constant", Replaced(line, Has(line, "mul.") ? "mul." : "add.s", kConstant, 1, PlusOne));
+  if (Matches(line, "selp", kSelect, &match) && match[2].str() != match[3].str()) {
     const std::string a = match[2].str(), b = match[3].str();
     std::string mutated = line;
     mutated.replace(static_cast<size_t>(match.position(3)), b.size(), a);
@@ -155,26 +163,17 @@ std::vector<Mutant> Mutants(const std::string& ptx, const std::set<int>& lines) 
       if (std::regex_search(line, match, kEntry)) kernel = match[1].str();
     }
     if (lines.count(number) == 0) continue;
-    MutateLine(line, [&](const char* change, const std::string& mutated) {
-      if (!mutated.empty() && mutated != line)
-        mutants.push_back({number, kernel, change, line, mutated});
-    });
+    MutateLine(number, kernel, line, &mutants);
   }
   return mutants;
 }
 
-bool MovesData(const Mutant& mutant) {
-  for (const char* change : {"drop", "wait", "matrix", "fragment", "offset", "permute"}) {
+bool IsStrict(const Mutant& mutant) {
+  for (const char* change :
+       {"drop", "wait", "matrix", "fragment", "offset", "permute", "mask"}) {
     if (mutant.change == change) return true;
   }
   return false;
-}
-
-std::string Apply(const std::string& ptx, const Mutant& mutant) {
-  size_t begin = 0;
-  for (int line = 1; line < mutant.line; ++line) begin = ptx.find('\n', begin) + 1;
-  const size_t end = std::min(ptx.find('\n', begin), ptx.size());
-  return ptx.substr(0, begin) + mutant.mutated + ptx.substr(end);
 }
 
 std::string Normalized(const std::string& line) {

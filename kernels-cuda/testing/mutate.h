@@ -14,18 +14,18 @@ struct Mutant {
   std::string kernel;    // the function it is in
   std::string change;    // "drop", "mask", "predicate", "compare", "offset", "shift", ...
   std::string original;  // the line
-  std::string mutated;
+  std::string mutated;   // "": the line is left out
 };
 
-// All mutants of the lines given. What moves data or orders it:
+// All mutants of the lines given. What moves data, orders it or chooses its bits:
 //   drop       a barrier, a wait or commit of cp.async, a cp.async or a store is left out
 //   wait       cp.async.wait_group lets one group more be under way
 //   matrix     ldmatrix loads half as many matrices, or transposes them where it did not
 //   fragment   the first two registers of an mma's left operand are swapped
 //   offset     an address moves by the size of the access
 //   permute    a selector of prmt or the table of lop3 changes in one bit
-// and what computes:
 //   mask       an and with a constant loses its lowest bit
+// and what computes indices, bounds and addresses, or chooses a path:
 //   shift      a shift count is one less
 //   constant   an added or multiplied constant is one more
 //   predicate  @p becomes @!p
@@ -33,13 +33,8 @@ struct Mutant {
 //   select     the operands of selp are swapped
 std::vector<Mutant> Mutants(const std::string& ptx, const std::set<int>& lines);
 
-// Whether a change is of the first sort: no such mutant of a sound kernel does the same as the
-// kernel. Those of the second sort may: a compiler chooses between loops that are unrolled or not,
-// between wide and narrow accesses, and clears bits that are never looked at.
-bool MovesData(const Mutant& mutant);
-
-// The text with the mutant's line in place.
-std::string Apply(const std::string& ptx, const Mutant& mutant);
+// Whether a change is of the first sort: each such mutant must be seen, or be listed by itself.
+bool IsStrict(const Mutant& mutant);
 
 // A line without what changes from build to build: register numbers and spaces.
 std::string Normalized(const std::string& line);

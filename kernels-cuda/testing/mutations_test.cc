@@ -1,195 +1,289 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Breaks the kernels in many small ways and demands that the families' verifications (see
-// verification.h) see it: every mutant that moves or orders data otherwise (but for those listed
-// in equivalent_mutants.h), and of those that compute otherwise the share kComputedShare. A normal
-// run takes a sample that the seed chooses, half of each sort; with NIBBLE_FULL_TESTS set every
-// mutant of every generation is run (hours). NIBBLE_MUTATION_MODULE names one module,
-// NIBBLE_MUTATION_CHANGE one kind of change, NIBBLE_MUTATION_SECONDS another budget.
+// verification.h) see it. A mutant's fate is one of these:
+//
+//   seen     a case of a verification fails, or the emulator objects
+//   passed   no case fails, but in some launch the kernels leave other bytes in global memory than
+//            the intact ones: within a tolerance, or the verification is too weak
+//   same     in all launches of all cases the kernels leave the same bytes to the bit: no
+//            comparison of results could tell it from the kernel on these inputs
+//
+// Where data is moved, ordered or masked (IsStrict), a mutant must be seen or be listed by itself.
+// Where indices, bounds and paths are computed, some must do the same: a compiler chooses between
+// loops that are unrolled or not and between wide and narrow accesses, and either is right; a bound
+// that no lane meets exactly; index arithmetic of lanes that then do nothing; rounding towards zero
+// of numbers that are never negative. Each fate's share is bounded for each module (kBounds) by
+// what the full run has come to, so that a verification that covers less than it did is noticed,
+// and so is the share of mutants of lines that no case runs. Where kBounds allows passed or strict
+// mutants at all, it says what no case looks at there.
+//
+// A normal run takes one generation of each module, and of its mutants as many as there is time
+// for, in an order that the seed chooses: NIBBLE_TEST_SEED, which is printed. With
+// NIBBLE_FULL_TESTS set it runs every mutant of every generation whose PTX differs.
+// NIBBLE_MUTATION_MODULE names modules (separated by commas), NIBBLE_TEST_SM a generation,
+// NIBBLE_MUTATION_SECONDS another budget; NIBBLE_MUTATION_VERBOSE=1 prints all that was not seen.
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <random>
 
 #include "kernels-cuda/testing/emulated_device.h"
 #include "kernels-cuda/testing/equivalent_mutants.h"
-#include "kernels-cuda/testing/mutate.h"
-#include "kernels-cuda/testing/verification.h"
+#include "kernels-cuda/testing/mutation_run.h"
 
 namespace nibble::cuda {
 namespace {
 
-// The normal run's share of the CUDA tests' time.
-constexpr double kBudgetSeconds = 60;
-
-// Of the mutants that compute otherwise, those that must be seen. The rest does the same as the
-// kernel (see MovesData).
-constexpr double kComputedShare = 0.75;
+// The normal run's share of the CUDA tests' time, of which preparing the modules takes a part.
+constexpr double kBudgetSeconds = 150;
 
 std::string Environment(const char* name) {
   const char* text = std::getenv(name);
   return text == nullptr ? "" : text;
 }
 
+bool Switch(const char* name) {
+  const std::string text = Environment(name);
+  return !text.empty() && text != "0";
+}
+
 double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// One module as a device of a generation loads it.
-struct Subject {
-  const ModuleImage* image;
-  int sm;
-  std::vector<const Verification*> verifications;
-  double seconds = 0;  // of its verifications
-  uint64_t instructions = 0;
-  std::vector<Mutant> mutants;
-};
-
-bool Holds(const Verification& verification, int sm) {
-  std::unique_ptr<Device> device;
-  if (!Device::Open(emulator::EmulatedDriver(sm, true), 0, &device).ok()) return false;
-  const bool held = verification.verify(*device);
-  return held && device->Synchronize().ok();
-}
-
-// Runs the intact kernels, and finds which lines they reach and what can be broken there.
-bool Prepare(Subject* subject) {
-  emulator::RecordLines(true);
-  const uint64_t before = emulator::InstructionsRun();
-  const double begin = Now();
-  for (const Verification* verification : subject->verifications) {
-    if (!Holds(*verification, subject->sm)) {
-      ADD_FAILURE() << verification->name << " fails on intact kernels (sm_" << subject->sm
-                    << "): " << emulator::LastViolation();
-      return false;
-    }
-  }
-  subject->seconds = Now() - begin;
-  subject->instructions = emulator::InstructionsRun() - before;
-  emulator::RecordLines(false);
-  subject->mutants = Mutants(subject->image->ptx, emulator::LinesRun(subject->image->ptx));
-  const std::string change = Environment("NIBBLE_MUTATION_CHANGE");
-  if (!change.empty()) {
-    auto& all = subject->mutants;
-    all.erase(
-        std::remove_if(all.begin(), all.end(), [&](const Mutant& m) { return m.change != change; }),
-        all.end());
-  }
-  EXPECT_FALSE(emulator::LinesRun(subject->image->ptx).empty())
-      << subject->image->name << " is not run by its verifications";
-  return true;
-}
-
-bool IsSeen(const Subject& subject, const Mutant& mutant) {
-  const std::string broken = Apply(subject.image->ptx, mutant);
-  emulator::SetPtxHook(
-      [&](const char* image) { return image == subject.image->ptx ? broken : std::string(); });
-  const emulator::Options before = emulator::GetOptions();
-  emulator::Options options = before;
-  options.max_steps = subject.instructions + 10000;  // a loop that no longer ends
-  emulator::SetOptions(options);
-  bool seen = false;
-  for (const Verification* verification : subject.verifications) {
-    if (!Holds(*verification, subject.sm)) {
-      seen = true;
-      break;
-    }
-  }
-  emulator::SetOptions(before);
-  emulator::SetPtxHook(nullptr);
-  return seen;
-}
-
-const char* EquivalenceOf(const Subject& subject, const Mutant& mutant) {
-  for (const EquivalentMutant& known : kEquivalentMutants) {
-    if (std::string(subject.image->name) == known.module && mutant.change == known.change &&
-        mutant.kernel.find(known.kernel) != std::string::npos &&
-        Normalized(mutant.original) == known.line) {
-      return known.reason;
-    }
-  }
-  return nullptr;
-}
-
-TEST(Mutations, EveryMutantIsSeen) {
-  const bool full =
-      !Environment("NIBBLE_FULL_TESTS").empty() && Environment("NIBBLE_FULL_TESTS") != "0";
+// By module, the generations that load different PTX.
+std::map<std::string, std::vector<Subject>> Subjects() {
   const std::string only = Environment("NIBBLE_MUTATION_MODULE");
-  std::mt19937_64 random(TestSeed());
-  std::map<std::pair<std::string, int>, Subject> subjects;
+  const std::vector<int> generations = Generations();
+  std::map<std::string, std::map<int, Subject>> all;
   for (const Verification& verification : Verifications()) {
     for (const std::string& module : verification.modules) {
-      if (!only.empty() && module != only) continue;
-      for (int sm : verification.generations) {
+      if (!only.empty() && ("," + only + ",").find("," + module + ",") == std::string::npos)
+        continue;
+      for (const int sm : verification.generations) {
+        if (std::count(generations.begin(), generations.end(), sm) == 0) continue;
         bool cubin = false;
         const ModuleImage* image = ChooseImage(module.c_str(), sm, &cubin);
-        ASSERT_NE(image, nullptr) << module;
-        Subject& subject = subjects[{module, sm}];
+        if (image == nullptr) {
+          ADD_FAILURE() << module << " is not there for sm_" << sm;
+          continue;
+        }
+        Subject& subject = all[module][sm];
         subject.image = image;
         subject.sm = sm;
         subject.verifications.push_back(&verification);
       }
     }
   }
-  ASSERT_FALSE(subjects.empty()) << "no kernel family has registered a verification";
-  // A sample: one generation of each module.
-  std::map<std::string, std::vector<Subject*>> modules;
-  for (auto& entry : subjects) modules[entry.first.first].push_back(&entry.second);
-  const double begin = Now();
+  std::map<std::string, std::vector<Subject>> different;
+  std::set<std::string> texts;
+  for (auto& [module, versions] : all) {
+    for (auto& [sm, subject] : versions) {
+      const char* body = std::strstr(subject.image->ptx, ".address_size");  // the target is before
+      if (body == nullptr || texts.insert(body).second) different[module].push_back(subject);
+    }
+  }
+  return different;
+}
+
+struct Counts {
+  int run = 0, seen = 0, invalid = 0, listed = 0, passed = 0;
+  int computing = 0, same = 0;          // of the second sort: run, do the same
+  int strict = 0, unseen = 0;           // of the first
+};
+
+// Judges what RunMutants found about one subject.
+class Reviewer {
+ public:
+  Reviewer(const Subject& subject, bool sample)
+      : subject_(subject), sample_(sample), verbose_(Switch("NIBBLE_MUTATION_VERBOSE")) {}
+
+  Counts Review(const std::vector<Verdict>& verdicts) {
+    for (size_t i = 0; i < verdicts.size(); ++i) Review(subject_.mutants[i], verdicts[i]);
+    for (const auto& [key, places] : listed_places_) {
+      const EquivalentMutant& known = *key.first;
+      EXPECT_LE(places, known.places)
+          << Module() << ", kernel " << key.second << ": more places than the list says do as \""
+          << known.line << "\" with the change " << known.change;
+    }
+    const ModuleBounds& bounds = Bounds();
+    ExpectShare(counts_.same, bounds.same, counts_.computing, "mutants that compute do the same");
+    ExpectShare(counts_.unseen, bounds.unseen, counts_.strict,
+                "mutants that move data are not seen");
+    ExpectShare(counts_.passed, bounds.passed, counts_.run,
+                "mutants leave other bytes, which no verification rejects");
+    const size_t lines = subject_.mutants.size() + subject_.unreached.size();
+    EXPECT_LE(static_cast<double>(subject_.unreached.size()),
+              bounds.unreached / 100 * static_cast<double>(lines))
+        << Module() << ": mutants of lines that no case runs, of " << lines;
+    return counts_;
+  }
+
+ private:
+  std::string Module() const {
+    return std::string(subject_.image->name) + " (sm_" + std::to_string(subject_.sm) + ")";
+  }
+
+  // The first entry whose module is a part of this one's name.
+  const ModuleBounds& Bounds() const {
+    for (const ModuleBounds& bounds : kBounds) {
+      if (std::strstr(subject_.image->name, bounds.module) != nullptr) return bounds;
+    }
+    static constexpr ModuleBounds kNone = {"", 0, 0, 0, 0};
+    return kNone;
+  }
+
+  // found of `run` at most percent; a sample may have a few more: four standard deviations.
+  void ExpectShare(int found, double percent, int run, const char* what) const {
+    const double expected = percent / 100 * run;
+    EXPECT_LE(found, expected + (sample_ ? 4 * std::sqrt(expected) : 0))
+        << Module() << ": of " << run << ", " << found << ' ' << what << ":\n" << unseen_text_;
+  }
+
+  // Whether the list has this mutant with this fate.
+  bool IsListed(const Mutant& mutant, Fate fate) {
+    const std::string line = Normalized(mutant.original);
+    for (const EquivalentMutant& known : kEquivalentMutants) {
+      if (known.fate != fate || mutant.change != known.change || line != known.line) continue;
+      if (std::strstr(subject_.image->name, known.module) == nullptr) continue;
+      if (mutant.kernel.find(known.kernel) == std::string::npos) continue;
+      ++listed_places_[{&known, mutant.kernel}];
+      return true;
+    }
+    return false;
+  }
+
+  void Review(const Mutant& mutant, Verdict verdict) {
+    if (verdict == Verdict::kNotRun) return;
+    ++counts_.run;
+    ++(IsStrict(mutant) ? counts_.strict : counts_.computing);
+    const std::string text = Module() + ", kernel " + mutant.kernel + ", PTX line " +
+                             std::to_string(mutant.line) + ": " + mutant.change + "\n  was " +
+                             Normalized(mutant.original) + "\n  is  " +
+                             Normalized(mutant.mutated) + "\n";
+    switch (verdict) {
+      case Verdict::kInvalid:
+        ++counts_.invalid;
+        return;
+      case Verdict::kCrashed:
+        ADD_FAILURE() << "the emulator crashed: " << text;
+        return;
+      case Verdict::kPassed:
+        if (IsListed(mutant, Fate::kTolerated)) {
+          ++counts_.listed;
+        } else {
+          ++counts_.passed;
+          Note("passed ", text);
+        }
+        return;
+      case Verdict::kSame:
+        if (IsListed(mutant, Fate::kSame)) {
+          ++counts_.listed;
+        } else if (IsStrict(mutant)) {
+          ++counts_.unseen;
+          Note("not seen ", text);
+        } else {
+          ++counts_.same;
+          if (verbose_) std::printf("same %s", text.c_str());
+        }
+        return;
+      default:
+        ++counts_.seen;
+    }
+  }
+
+  void Note(const char* what, const std::string& text) {
+    if (unseen_text_.size() < 20000) unseen_text_ += what + text;
+    if (verbose_) std::printf("%s%s", what, text.c_str());
+  }
+
+  const Subject& subject_;
+  bool sample_, verbose_;
+  std::string unseen_text_;
+  Counts counts_;
+  std::map<std::pair<const EquivalentMutant*, std::string>, int> listed_places_;
+};
+
+TEST(Mutations, EveryMutantIsSeen) {
+  if (!Environment("NIBBLE_TEST_DEVICE").empty()) GTEST_SKIP() << "runs in the emulator alone";
+  const bool full = Switch("NIBBLE_FULL_TESTS");
+  std::mt19937_64 random(TestSeed());
+  auto modules = Subjects();
+  ASSERT_FALSE(modules.empty()) << "no kernel family has registered a verification";
   const std::string asked = Environment("NIBBLE_MUTATION_SECONDS");
-  const double budget = asked.empty() ? kBudgetSeconds : std::atof(asked.c_str());
-  struct Count {
-    int run = 0, missed = 0;
-  };
-  Count moved, computed;
-  int listed = 0;
-  std::string unseen;
-  size_t left = modules.size();
+  const double budget = !asked.empty() ? std::atof(asked.c_str()) : full ? 1e9 : kBudgetSeconds;
+  const double begin = Now();
+  // Each module's share of the time that is left goes by what its PTX has to offer.
+  double text_left = 0;
   for (auto& [module, versions] : modules) {
-    const double share = (budget - (Now() - begin)) / static_cast<double>(left--);
-    const double module_begin = Now();
     std::shuffle(versions.begin(), versions.end(), random);
     if (!full) versions.resize(1);
-    for (Subject* subject : versions) {
-      if (!Prepare(subject)) continue;
-      std::shuffle(subject->mutants.begin(), subject->mutants.end(), random);
-      for (bool moves : {true, false}) {
-        for (const Mutant& mutant : subject->mutants) {
-          if (MovesData(mutant) != moves) continue;
-          // Half of the time, and one mutant at least, for each sort.
-          Count& count = moves ? moved : computed;
-          if (!full && Now() - module_begin > (moves ? share / 2 : share)) break;
-          if (EquivalenceOf(*subject, mutant) != nullptr) {
-            ++listed;
-            continue;
-          }
-          ++count.run;
-          if (IsSeen(*subject, mutant)) continue;
-          ++count.missed;
-          const std::string text = module + " (sm_" + std::to_string(subject->sm) + "), kernel " +
-                                   mutant.kernel + ", PTX line " + std::to_string(mutant.line) +
-                                   ": the change \"" + mutant.change + "\" is not seen\n  was " +
-                                   Normalized(mutant.original) + "\n  is  " +
-                                   Normalized(mutant.mutated) + "\n";
-          if (moves) {
-            ADD_FAILURE() << text;
-          } else {
-            unseen += text;
-          }
-        }
+    for (const Subject& subject : versions) text_left += std::strlen(subject.image->ptx);
+  }
+  Counts all;
+  size_t offered = 0;
+  for (auto& [module, versions] : modules) {
+    for (Subject& subject : versions) {
+      const double text = static_cast<double>(std::strlen(subject.image->ptx));
+      const double share = (budget - (Now() - begin)) * text / text_left;
+      text_left -= text;
+      const double subject_begin = Now();
+      const std::string problem = Prepare(&subject);
+      if (!problem.empty()) {
+        ADD_FAILURE() << problem;
+        continue;
       }
+      std::shuffle(subject.mutants.begin(), subject.mutants.end(), random);
+      // Some of each module, however little time preparing it has left.
+      const double seconds = std::max(0.5, share - (Now() - subject_begin));
+      const double run_begin = Now();
+      const std::vector<Verdict> verdicts = RunMutants(subject, seconds);
+      const Counts c = Reviewer(subject, !full).Review(verdicts);
+      std::printf(
+          "%s sm_%d: %d of %zu mutants run in %.1f s: %d seen, %d no PTX, %d listed, %d passed, %d "
+          "of %d that move data not seen, %d of %d that compute do the same; %zu mutants of lines "
+          "that no case runs\n",
+          module.c_str(), subject.sm, c.run, verdicts.size(), Now() - run_begin, c.seen, c.invalid,
+          c.listed, c.passed, c.unseen, c.strict, c.same, c.computing, subject.unreached.size());
+      std::fflush(stdout);
+      all.run += c.run;
+      all.seen += c.seen;
+      all.same += c.same;
+      all.listed += c.listed;
+      all.passed += c.passed;
+      all.unseen += c.unseen;
+      offered += verdicts.size();
+      subject = Subject();
     }
   }
   std::printf(
-      "mutants that move data: %d run, %d not seen, %d listed as equivalent; that compute: %d run, "
-      "%d not seen\n",
-      moved.run, moved.missed, listed, computed.run, computed.missed);
-  EXPECT_GE(computed.run - computed.missed, kComputedShare * computed.run) << unseen;
-  if (Environment("NIBBLE_MUTATION_VERBOSE") == "1") std::printf("%s", unseen.c_str());
+      "mutants: %d of %zu run in %.0f s, %d seen, %d listed, %d passed, %d that move data not "
+      "seen, %d that compute do the same\n",
+      all.run, offered, Now() - begin, all.seen, all.listed, all.passed, all.unseen, all.same);
+}
+
+// Also on a real device: what mutants must fail, the kernels as they are must pass.
+TEST(Mutations, IntactKernelsPassEveryCase) {
+  const std::vector<int> generations = Generations();
+  for (const Verification& verification : Verifications()) {
+    for (const int sm : verification.generations) {
+      if (std::count(generations.begin(), generations.end(), sm) == 0) continue;
+      const VerificationCases& cases = CasesOf(verification);
+      for (size_t i = 0; i < cases.size(); ++i) {
+        Device& device = EmulatedDevice(sm);
+        EXPECT_TRUE(cases[i](device) && device.Synchronize().ok())
+            << verification.name << ", case " << i << ", sm_" << sm << ": "
+            << emulator::LastViolation();
+      }
+    }
+  }
 }
 
 }  // namespace
