@@ -65,7 +65,8 @@ struct PrefillShape {
   static constexpr int kKeys = kDim == 256 ? 32 : 64;  // of a stage
   // Keys of one step of a consumer: scores of 64 keys would not fit in registers beside large
   // results.
-  static constexpr int kStepKeys = kDim == 64 ? 64 : kDim == 256 ? 16 : 32;
+  static constexpr int kStepKeys =
+      kDim == 64 ? 64 : kDim == 256 || (kDim == 128 && kKind != KvKind::kI8) ? 16 : 32;
   static constexpr int kLoaderWarps = 4;
   static constexpr int kConsumers = 2;                       // groups of warps
   static constexpr int kConsumerWarps = kDim == 256 ? 2 : 4;  // of a group; 16 rows each
