@@ -28,10 +28,12 @@ inline std::vector<double> RoundedQuery(DType type, const float* q, int64_t dim)
 struct Expected {
   std::vector<double> y, bound;
 
-  // The first result that is not within its bound, or not NaN where it should be; -1: none.
+  // The first result that is not within its bound, or not NaN or infinite where it should be; -1:
+  // none.
   int64_t FirstWrong(const std::vector<float>& got) const {
     for (size_t i = 0; i < y.size(); ++i) {
-      if (std::isnan(y[i]) ? std::isnan(got[i]) : std::fabs(got[i] - y[i]) <= bound[i]) continue;
+      if (std::isnan(y[i]) ? std::isnan(got[i]) : got[i] == y[i]) continue;
+      if (std::isfinite(y[i]) && std::fabs(got[i] - y[i]) <= bound[i]) continue;
       return static_cast<int64_t>(i);
     }
     return -1;

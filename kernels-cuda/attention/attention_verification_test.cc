@@ -11,8 +11,9 @@
 namespace nibble::cuda::attention {
 namespace {
 
-// Queries that show how each of their elements is rounded.
-enum class Queries { kRandom, kTies, kSmallTies };
+// kTies, kSmallTies: show how each element of a query is rounded. kOwnKey: a row weighs its own key
+// alone, and values have an odd last bit in BF16, so that its loss exceeds what is tolerated.
+enum class Queries { kRandom, kTies, kSmallTies, kOwnKey };
 
 // What a batch is made of. scale: the smaller, the more evenly keys are weighed, so that a wrong
 // value shows whatever its key is; with a large one running maxima and scales change.
@@ -25,7 +26,23 @@ struct Plan {
   int64_t nan_value = -1;                              // the token whose value, and key before, is
   float scale = 0.25f;
   Queries queries = Queries::kRandom;
+  bool keys_stay = false;   // of nan_value the value alone is
+  float bad_value = NAN;    // NaN, or infinite
+  // Of each head one element of one token's value, or key, that is NaN.
+  int64_t nan_element = -1;
+  bool nan_in_key = false;
 };
+
+// Places of a block of 16 keys that stand for all: the four registers of a lane's keys, and the
+// first byte of four.
+constexpr int64_t kPlaces[] = {4, 5, 8, 13};
+
+void MakeOwnKeys(Operands* x) {
+  for (int64_t i = 0; i < static_cast<int64_t>(x->q.size()); ++i) {
+    x->q[i] = 4 * x->k[i];  // one query head a key head
+    x->v[i] = std::copysign(1 + 0x1p-7f, x->v[i]);
+  }
+}
 
 // Every query element stands halfway between two codes of the type (for quantized caches: once
 // divided by the row's scale, which is 1, in the normal range or below it), or one F32 next to
@@ -67,18 +84,38 @@ struct KnownBatch {
               plan.q_heads, plan.sequences,
               [&](Operands& x) {
                 const int64_t bad = plan.nan_value;
+                const bool own_keys = plan.queries == Queries::kOwnKey;
+                if (own_keys) MakeOwnKeys(&x);
                 if (bad >= 0 && bad < x.rows) {
-                  std::fill_n(&x.v[bad * x.kv_width], x.kv_width, NAN);
+                  std::fill_n(&x.v[bad * x.kv_width], x.kv_width, plan.bad_value);
                 }
-                if (bad >= 1 && bad <= x.rows) x.k[(bad - 1) * x.kv_width] = NAN;
-                if (plan.queries != Queries::kRandom) MakeTies(type, plan.queries, plan.dim, &x);
+                if (bad >= 1 && bad <= x.rows && !plan.keys_stay) {
+                  x.k[(bad - 1) * x.kv_width] = NAN;
+                }
+                if (!own_keys && plan.queries != Queries::kRandom) {
+                  MakeTies(type, plan.queries, plan.dim, &x);
+                }
+                for (int h = 0; plan.nan_element >= 0 && h < plan.kv_heads; ++h) {
+                  const int64_t token = 16 + kPlaces[h];
+                  (plan.nan_in_key ? x.k : x.v)[token * x.kv_width + h * plan.dim +
+                                                plan.nan_element] = NAN;
+                }
                 if (plan.scale < 0.1f || plan.queries != Queries::kRandom) return;
                 // Values' scales grow, and then do not.
                 for (int64_t i = 0; i < static_cast<int64_t>(x.v.size()); ++i) {
                   if (i / x.kv_width > 20) x.v[i] *= 8;
                 }
               }),
-        expected(batch.Reference(scale)) {}
+        expected(batch.Reference(scale)) {
+    if (plan.nan_element < 0) return;
+    // A scale of a value that is NaN makes its key's weight NaN (block_products.cuh), not its own
+    // columns alone.
+    for (auto row = expected.y.begin(); row != expected.y.end(); row += plan.dim) {
+      if (std::any_of(row, row + plan.dim, [](double y) { return std::isnan(y); })) {
+        std::fill(row, row + plan.dim, NAN);
+      }
+    }
+  }
 
   bool Matches(Device& device) const {
     std::vector<float> y;
@@ -94,7 +131,7 @@ struct KnownBatch {
 VerificationCases Cases(DType type, const std::vector<Plan>& plans) {
   VerificationCases cases;
   for (Plan plan : plans) {
-    if (plan.queries != Queries::kRandom) {
+    if (plan.queries == Queries::kTies || plan.queries == Queries::kSmallTies) {
       if (plan.queries == Queries::kSmallTies && type == DType::kBF16) continue;
       plan.scale = type == DType::kBF16 ? 50.0f : plan.queries == Queries::kTies ? 0.2f : 200.0f;
     }
@@ -104,11 +141,43 @@ VerificationCases Cases(DType type, const std::vector<Plan>& plans) {
   return cases;
 }
 
+// KV16 keeps values that are not finite from rows that do not see them, register by register: one
+// such value at either element of a pair, in either half of a block, in each of `blocks` blocks of
+// a step; rows in both halves of a tile do not see it, others do.
+void AddHiddenValues(int dim, int64_t blocks, int64_t rows, std::vector<Plan>* plans) {
+  for (int64_t block = 0; block < blocks; ++block) {
+    for (const int64_t place : kPlaces) {
+      const int64_t token = 64 + 16 * block + place;
+      Plan plan = {dim, 0, 1, 1, {{token - 11, rows}}, token, 0.03f};
+      plan.keys_stay = true;
+      plan.bad_value = INFINITY;
+      plans->push_back(plan);
+      plan.bad_value = NAN;
+      plan.queries = Queries::kOwnKey;
+      plan.scale = 0.25f;
+      if (place % 2 != 0) plans->push_back(plan);
+    }
+  }
+}
+
+// KV4: one group of one key, or value, is NaN, so that its scale is. Kernels take four groups at a
+// time, and the rest one by one.
+void AddBadGroups(int dim, int64_t rows, std::vector<Plan>* plans) {
+  const int groups = dim / 16, rest = groups % 4;
+  for (int group = rest == 0 ? 0 : groups - rest; group < (rest == 0 ? 4 : groups); ++group) {
+    Plan plan = {dim, 16, 4, 4, {{17, rows}}, -1, 0.03f};
+    plan.nan_element = 16 * group + 5;
+    plans->push_back(plan);
+    plan.nan_in_key = true;
+    plans->push_back(plan);
+  }
+}
+
 // Tokens whose rows end at every place of a block of keys, for either half of a tile; several
 // ranges, rows that see nothing of the last one, several blocks a warp; a NaN at the end.
 template <DType kType>
 VerificationCases DecodeCases() {
-  return Cases(kType, {{64, 16, 2, 2, {{20, 16}, {28, 16}, {0, 1}}, -1, 0.03f},
+  std::vector<Plan> plans = {{64, 16, 2, 2, {{20, 16}, {28, 16}, {0, 1}}, -1, 0.03f},
                        {128, 0, 1, 1, {{20, 16}, {28, 16}}, -1, 0.03f},
                        {256, 0, 1, 1, {{20, 16}, {28, 16}}, -1, 0.03f},
                        {64, 16, 1, 3, {{127, 4}}, 129},
@@ -122,13 +191,20 @@ VerificationCases DecodeCases() {
                        {256, 0, 1, 1, {{2, 16}, {5, 16}}, -1, 0, Queries::kTies},
                        {64, 0, 1, 1, {{2, 16}, {5, 16}}, -1, 0, Queries::kSmallTies},
                        {128, 0, 1, 1, {{2, 16}, {5, 16}}, -1, 0, Queries::kSmallTies},
-                       {256, 0, 1, 1, {{2, 16}, {5, 16}}, -1, 0, Queries::kSmallTies}});
+                       {256, 0, 1, 1, {{2, 16}, {5, 16}}, -1, 0, Queries::kSmallTies}};
+  for (const int dim : {64, 128, 256}) {
+    if (kType == DType::kBF16) AddHiddenValues(dim, 1, 16, &plans);
+  }
+  for (const int dim : {64, 48, 128, 112, 256, 176}) {
+    if (kType == DType::kI4) AddBadGroups(dim, 16, &plans);
+  }
+  return Cases(kType, plans);
 }
 
 // As above; one and several tiles and stages.
 template <DType kType>
 VerificationCases PrefillCases() {
-  return Cases(kType, {{64, 16, 2, 2, {{20, 80}, {28, 80}}, -1, 0.03f},
+  std::vector<Plan> plans = {{64, 16, 2, 2, {{20, 80}, {28, 80}}, -1, 0.03f},
                        {96, 16, 1, 1, {{20, 80}, {28, 80}}, -1, 0.03f},
                        {128, 0, 1, 1, {{20, 80}, {28, 80}}, -1, 0.03f},
                        {256, 0, 1, 1, {{12, 70}, {20, 70}}, -1, 0.03f},
@@ -147,7 +223,12 @@ VerificationCases PrefillCases() {
                        {64, 0, 1, 1, {{2, 66}}, -1, 0, Queries::kSmallTies},
                        {96, 0, 1, 1, {{2, 66}}, -1, 0, Queries::kSmallTies},
                        {128, 0, 1, 1, {{2, 66}}, -1, 0, Queries::kSmallTies},
-                       {256, 0, 1, 1, {{2, 66}}, -1, 0, Queries::kSmallTies}});
+                       {256, 0, 1, 1, {{2, 66}}, -1, 0, Queries::kSmallTies}};
+  for (const int dim : {64, 96, 128, 256}) {
+    if (kType == DType::kBF16) AddHiddenValues(dim, dim == 64 ? 4 : dim == 96 ? 2 : 1, 33, &plans);
+    if (kType == DType::kI4) AddBadGroups(dim, 33, &plans);
+  }
+  return Cases(kType, plans);
 }
 
 // Heads of every size, odd numbers of words among them, end somewhere else in a lane's parts.

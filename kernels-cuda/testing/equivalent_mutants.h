@@ -29,6 +29,11 @@ inline constexpr EquivalentMutant kEquivalentMutants[] = {
      "The last stages of the loop are empty groups, since nothing is loaded behind the last brick; "
      "it has waited for all others."},
     {"gemm_f6", "", "drop", "cp.async.wait_all;", 2, Fate::kSame, "As for gemm_dense."},
+    {"attention", "bf16", "mask", "and.b32 %r, %r, -65536;", 72, Fate::kSame,
+     "What is kept of a pair of values whose first is not finite. A row that sees the second sees "
+     "the first, and is NaN or infinite whatever the second adds."},
+    {"attention", "bf16", "mask", "and.b32 %r, %r, 2130738944;", 72, Fate::kSame,
+     "A value that is not finite counts as 0.5 instead of 1; only whether a row sees any is asked."},
     {"", "", "mask", "and.b64 %rd, %rd, -4294967296;", 14, Fate::kSame,
      "The compiler's division of 64-bit numbers looks whether 32 bits hold both; the mutant takes "
      "numbers from 2^32 to 2^33 for such. What is divided here is numbers of blocks, rows, heads "
@@ -46,9 +51,10 @@ struct ModuleBounds {
 // What the cases come to, and some for other generations. These are gaps of the verifications, not
 // arguments that nothing is wrong there. What they are, for the most part:
 //
-//   attention_*_bf16   values that are not finite are kept from finite ones register by register
-//                      (FinitePair): the lowest bit that a mask loses there is less than the
-//                      tolerance of weights in BF16, and no case has such a value in every register
+//   attention_prefill_bf16  values that are not finite are kept from finite ones register by
+//                      register (FinitePair): of the code's copies for several blocks of keys not
+//                      each meets such a value
+//   attention_*_i4     scales that are NaN, of every key of a block in every group
 //   attention          NaN and infinity in a query, at each of its elements; scales of keys that a
 //                      row does not see; the second of several blocks of a stage
 //   elementwise        whether an address stands on a boundary of 4, 8 or 16 bytes: either way
@@ -58,13 +64,13 @@ struct ModuleBounds {
 //                      in the kernels of pairs, which take none
 //   strip_*            decoders of single rows, special codes; not reached: as gemm_*
 inline constexpr ModuleBounds kBounds[] = {
-    {"attention_decode_bf16", 75, 56, 9, 9},
-    {"attention_decode_i4", 69, 57, 3, 25},
+    {"attention_decode_bf16", 48, 12, 8, 9},
+    {"attention_decode_i4", 58, 48, 3, 25},
     {"attention_decode_i8", 53, 45, 6, 23},
     {"attention_f32", 44, 9, 3, 9},
     {"attention_merge", 54, 22, 13, 45},
-    {"attention_prefill_bf16", 68, 50, 14, 15},
-    {"attention_prefill_i4", 50, 19, 2, 19},
+    {"attention_prefill_bf16", 60, 34, 12, 15},
+    {"attention_prefill_i4", 50, 22, 4, 19},
     {"attention_prefill_i8", 50, 16, 3, 16},
     {"elementwise", 60, 30, 2, 44},
     {"gemm_dense_a16", 25, 16, 3, 25},
