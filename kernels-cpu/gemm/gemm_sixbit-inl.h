@@ -103,11 +103,40 @@ HWY_INLINE void AddSixBitSum(VF low, VF high, VF scales, float* acc) {
   hn::StoreU(hn::MulAdd(sum, scales, hn::LoadU(df, acc)), df, acc);
 }
 
-// Calls Kernel::Tile<rows>(source, t).
+// The dense products of a tile of kRows rows. Each row and half of a quad has Chains(kRows) sums.
+template <class Kernel, int kRows, class Source>
+void MultiplySixBitTile(const Source& source, const SixBitTile<typename Kernel::X>& t) {
+  using Sum = typename Kernel::Sum;
+  constexpr int kChains = Kernel::Chains(kRows), kSums = 2 * kRows * kChains;
+  Sum sum[kSums];
+  NIBBLE_UNROLL
+  for (int i = 0; i < kSums; ++i) sum[i] = hn::Zero(hn::DFromV<Sum>());
+  const uint8_t* w = t.w;
+  const auto* x = t.x;
+  for (int64_t k = 0; k < t.columns; k += kTileColumns, x += 16 * kRows) {
+    t.ahead->Step();
+    Kernel::template AddQuad<0, kRows>(source, w, x, sum);
+    Kernel::template AddQuad<1, kRows>(source, w, x + 4 * kRows, sum);
+    Kernel::template AddQuad<2, kRows>(source, w, x + 8 * kRows, sum);
+    Kernel::template AddQuad<3, kRows>(source, w, x + 12 * kRows, sum);
+    w += Source::kChunkBytes;
+  }
+  NIBBLE_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    Sum low = sum[2 * r], high = sum[2 * r + 1];
+    if constexpr (kChains == 2) {
+      low = hn::Add(low, sum[2 * kRows + 2 * r]);
+      high = hn::Add(high, sum[2 * kRows + 2 * r + 1]);
+    }
+    Kernel::AddSums(low, high, t.scales, t.acc + r * kUnitColumns);
+  }
+}
+
+// MultiplySixBitTile for the rows that the tile has.
 template <class Kernel, int kRows = kTileLines, class Source, class X>
 HWY_INLINE void SixBitRows(const Source& source, const SixBitTile<X>& t) {
   if (t.rows == kRows) {
-    Kernel::template Tile<kRows>(source, t);
+    MultiplySixBitTile<Kernel, kRows>(source, t);
   } else if constexpr (kRows > 1) {
     SixBitRows<Kernel, kRows - 1>(source, t);
   }
@@ -117,8 +146,10 @@ HWY_INLINE void SixBitRows(const Source& source, const SixBitTile<X>& t) {
 //   Codes, Decoded        sources of quads: codes as they lie in a panel, decoded ones
 //   kDirectRows           rows up to which codes are decoded in registers
 //   X, Activations(input) the prepared activations
-//   Decode(codes, columns, scratch)                       one segment
-//   Tile<kRows>(source, tile)                             its dense products
+//   DecodeQuad<kQuad>(codes, chunk, scratch)              of a chunk of 16 columns
+//   Sum, Chains(rows)     a vector of sums; how many of them for each row and half
+//   AddQuad<kQuad, kRows>(source, w, x, sums)             four columns
+//   AddSums(low, high, scales, acc)                       the halves' sums, scaled
 //   AddRests(source, input, tile index, segment, tile)    and what these leave out
 template <class Kernel>
 class SixBitUnit {
@@ -165,9 +196,22 @@ class SixBitUnit {
       AddTile(codes_, s, p, 0, &t);
       return;
     }
-    Kernel::Decode(codes_, t.w, s.columns, scratch_);
+    Decode(t.w, s.columns);
     t.w = scratch_;
     for (int64_t i = 0; i < tiles_; ++i) AddTile(typename Kernel::Decoded(), s, p, i, &t);
+  }
+
+  // One segment, to scratch.
+  HWY_INLINE void Decode(const uint8_t* codes, int64_t columns) const {
+    uint8_t* to = scratch_;
+    for (int64_t k = 0; k < columns; k += kTileColumns) {
+      Kernel::template DecodeQuad<0>(codes_, codes, to);
+      Kernel::template DecodeQuad<1>(codes_, codes, to);
+      Kernel::template DecodeQuad<2>(codes_, codes, to);
+      Kernel::template DecodeQuad<3>(codes_, codes, to);
+      codes += Kernel::Codes::kChunkBytes;
+      to += Kernel::Decoded::kChunkBytes;
+    }
   }
 
   template <class Source>

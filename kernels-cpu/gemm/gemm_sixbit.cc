@@ -38,6 +38,7 @@ struct QuadValues {
 template <DType kType>
 struct FloatKernel {
   using X = float;
+  using Sum = VF;
   // Measured: with more, the registers are short of what decoding needs beside the sums.
   static constexpr int64_t kDirectRows = 4;
 
@@ -82,17 +83,6 @@ struct FloatKernel {
     hn::Store(w.even[1], df, quad + 32);
     hn::Store(w.odd[1], df, quad + 48);
   }
-  static HWY_INLINE void Decode(const Codes& source, const uint8_t* codes, int64_t columns,
-                                uint8_t* to) {
-    for (int64_t k = 0; k < columns; k += kTileColumns) {
-      DecodeQuad<0>(source, codes, to);
-      DecodeQuad<1>(source, codes, to);
-      DecodeQuad<2>(source, codes, to);
-      DecodeQuad<3>(source, codes, to);
-      codes += Codes::kChunkBytes;
-      to += Decoded::kChunkBytes;
-    }
-  }
 
   // Sums of each row and half: with few rows two, of even and of odd columns, which hide the
   // latency of the FMA.
@@ -122,31 +112,8 @@ struct FloatKernel {
     }
   }
 
-  template <int kRows, class Source>
-  static void Tile(const Source& source, const SixBitTile<float>& t) {
-    constexpr int kSums = 2 * kRows * Chains(kRows);
-    VF sum[kSums];
-    NIBBLE_UNROLL
-    for (int i = 0; i < kSums; ++i) sum[i] = hn::Zero(TileF());
-    const uint8_t* w = t.w;
-    const float* x = t.x;
-    for (int64_t k = 0; k < t.columns; k += kTileColumns, x += 16 * kRows) {
-      t.ahead->Step();
-      AddQuad<0, kRows>(source, w, x, sum);
-      AddQuad<1, kRows>(source, w, x + 4 * kRows, sum);
-      AddQuad<2, kRows>(source, w, x + 8 * kRows, sum);
-      AddQuad<3, kRows>(source, w, x + 12 * kRows, sum);
-      w += Source::kChunkBytes;
-    }
-    NIBBLE_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      VF low = sum[2 * r], high = sum[2 * r + 1];
-      if constexpr (Chains(kRows) == 2) {
-        low = hn::Add(low, sum[2 * kRows + 2 * r]);
-        high = hn::Add(high, sum[2 * kRows + 2 * r + 1]);
-      }
-      AddSixBitSum(low, high, t.scales, t.acc + r * kUnitColumns);
-    }
+  static HWY_INLINE void AddSums(VF low, VF high, VF scales, float* acc) {
+    AddSixBitSum(low, high, scales, acc);
   }
 
   template <class Source>

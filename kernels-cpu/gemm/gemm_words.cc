@@ -51,6 +51,7 @@ HWY_INLINE VI Broadcast(const int16_t* x) {
 
 struct WordKernel {
   using X = int16_t;
+  using Sum = VI;
   // Measured: with more, the registers are short of what decoding needs beside the sums.
   static constexpr int64_t kDirectRows = 7;
 
@@ -98,17 +99,6 @@ struct WordKernel {
     hn::Store(w.low, TileU(), reinterpret_cast<uint32_t*>(to + kQuad * kQuadBytes));
     hn::Store(w.high, TileU(), reinterpret_cast<uint32_t*>(to + kQuad * kQuadBytes + 64));
   }
-  static HWY_INLINE void Decode(const Codes& source, const uint8_t* codes, int64_t columns,
-                                uint8_t* to) {
-    for (int64_t k = 0; k < columns; k += kTileColumns) {
-      DecodeQuad<0>(source, codes, to);
-      DecodeQuad<1>(source, codes, to);
-      DecodeQuad<2>(source, codes, to);
-      DecodeQuad<3>(source, codes, to);
-      codes += Codes::kChunkBytes;
-      to += Decoded::kChunkBytes;
-    }
-  }
 
   // Sums of each row and half: with few rows two, which hide the latency of the dot product.
   static constexpr int Chains(int rows) { return rows <= 2 ? 2 : 1; }
@@ -129,33 +119,6 @@ struct WordKernel {
   static HWY_INLINE void AddSums(VI low, VI high, VF scales, float* acc) {
     const TileF df;
     AddSixBitSum(hn::ConvertTo(df, low), hn::ConvertTo(df, high), scales, acc);
-  }
-
-  template <int kRows, class Source>
-  static void Tile(const Source& source, const SixBitTile<int16_t>& t) {
-    constexpr int kSums = 2 * kRows * Chains(kRows);
-    VI sum[kSums];
-    NIBBLE_UNROLL
-    for (int i = 0; i < kSums; ++i) sum[i] = hn::Zero(TileI());
-    const uint8_t* w = t.w;
-    const int16_t* x = t.x;
-    for (int64_t k = 0; k < t.columns; k += kTileColumns, x += 16 * kRows) {
-      t.ahead->Step();
-      AddQuad<0, kRows>(source, w, x, sum);
-      AddQuad<1, kRows>(source, w, x + 4 * kRows, sum);
-      AddQuad<2, kRows>(source, w, x + 8 * kRows, sum);
-      AddQuad<3, kRows>(source, w, x + 12 * kRows, sum);
-      w += Source::kChunkBytes;
-    }
-    NIBBLE_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      VI low = sum[2 * r], high = sum[2 * r + 1];
-      if constexpr (Chains(kRows) == 2) {
-        low = hn::Add(low, sum[2 * kRows + 2 * r]);
-        high = hn::Add(high, sum[2 * kRows + 2 * r + 1]);
-      }
-      AddSums(low, high, t.scales, t.acc + r * kUnitColumns);
-    }
   }
 
   // The rests of a tile in one segment of a panel, summed as integers first.
