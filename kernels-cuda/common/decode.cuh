@@ -231,6 +231,11 @@ __device__ __forceinline__ float DecodeE4M3(uint32_t code) {
   return __uint_as_float(bits | sign);
 }
 
+// The same for a weight, which is no NaN.
+__device__ __forceinline__ float DecodeFiniteE4M3(uint32_t code) {
+  return __uint_as_float((code & 0x80u) << 24 | (code & 0x7Fu) << 20) * 0x1p120f;
+}
+
 // One code, infinity and NaN included.
 __device__ __forceinline__ float DecodeE5M2(uint32_t code) {
   return DecodeF16(static_cast<uint16_t>(code << 8));

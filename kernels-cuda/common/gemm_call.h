@@ -9,7 +9,7 @@
 namespace nibble::cuda {
 
 // The left operand [M rows][K columns].
-//   E4M3, I8   one byte a value, one F32 scale a row
+//   E4M3, I8   one byte a value, one F32 scale a row, or none: 1
 //   BF16       two bytes a value, no scales
 //   F32        four bytes a value, no scales; as the caller gave it: any stride, no padding
 // Bytes and BF16 come from elementwise/ (quantize kernels): rows lie on boundaries of 128 bytes

@@ -49,9 +49,9 @@ struct StripDequantizeArguments {
   StripMatrix matrix;
   int32_t code_type, scale_type;
   int32_t bricks, groups;
-  int64_t cols, group_cols;
+  uint32_t cols, group_cols;  // neither above 2^31
+  uint32_t first;
   const int32_t* ids;  // or null: first, first + 1, ...
-  int64_t first;
   float* output;
   int64_t output_stride;
 };

@@ -67,29 +67,39 @@ struct StripCase {
   bool truncated = false;   // FP8 products are summed as FP8 units do
   int64_t nan_token = -1;   // its activations are NaN
   bool ends = false;        // activations are 0, biases hard to round: the end alone shows
+  bool gates = false;       // activations are 0, the biases of gates from -20 to 20
+  bool unscaled = false;    // tokens of eight bits have no scales
 };
 
-// Row n's: halfway between two numbers of BF16, or one F32 next to that; now and then NaN, infinite
-// or beyond BF16's largest.
+// Row n's: halfway between two numbers of BF16, or one F32 next to that; infinite, NaN or beyond
+// BF16's largest. Of every 32 rows, the four places of a quad meet each kind.
 inline float HardToRound(int64_t n) {
-  constexpr uint32_t kSpecial[] = {0x7F800000u, 0x7F7FFFFFu, 0x7FC00000u, 0x7F800001u, 0x00018000u};
-  // Rows of every remainder by 4 meet each kind of neighbour of even and of odd codes.
-  uint32_t bits = 0x3F808000u + static_cast<uint32_t>((n / 16 + 2 * n) % 128) * 0x10000u;
-  const int64_t kind = (n + n / 4) % 4;
-  if (kind == 1) ++bits;
-  if (kind == 3) --bits;
-  if (n % 7 == 6) bits = kSpecial[n / 7 % 5];
-  if (n % 2 != 0) bits |= 0x80000000u;
+  constexpr uint32_t kKinds[] = {0x3F808000u,   // halfway, to the even code below
+                                 0x7F800000u,   // infinite
+                                 0x3F818000u,   // halfway, to the even code above
+                                 0x3F808001u,   // more
+                                 0x7FC00000u,   // NaN
+                                 0x3F817FFFu,   // less
+                                 0x7F7FFFFFu,   // saturates
+                                 0x00018000u};  // halfway between subnormal numbers
+  const int64_t quad = n / 4, place = n % 4;
+  uint32_t bits = kKinds[(quad + 2 * place) % 8];
+  if (bits < 0x7F000000u) bits += static_cast<uint32_t>(n / 32 % 64) * 0x20000u;  // other codes
+  if ((quad / 2 + place + n / 32) % 2 != 0) bits |= 0x80000000u;
   float value;
   std::memcpy(&value, &bits, 4);
   return value;
 }
 
+// SwiGLU's gate that multiplies by 128 exactly: 128 / (1 + 2^-184).
+constexpr float kOpenGate = 128;
+
 inline std::string Describe(const StripCase& c) {
   return nibble::Describe(c.format, c.n, c.k) + " activation " + std::to_string(int(c.activation)) +
          " tokens " + std::to_string(c.m) + (c.pair ? " pair" : "") + (c.bias ? " bias" : "") +
          (c.residual ? " residual" : "") + (c.in_place ? " in place" : "") +
-         (c.bf16_result ? " bf16" : "") + (c.exact ? " exact" : "") + (c.odd ? " odd" : "");
+         (c.bf16_result ? " bf16" : "") + (c.exact ? " exact" : "") + (c.odd ? " odd" : "") +
+         (c.ends ? " ends" : "") + (c.gates ? " gates" : "");
 }
 
 // Codes and scales for exact cases.
@@ -99,7 +109,9 @@ inline CanonicalStorage ExactWeights(std::mt19937_64& random, const WeightFormat
   const int bytes = CodeBytes(f.code);
   if (bytes > 0 && f.code != DType::kI8) {
     for (size_t i = 0; i < w.codes.size(); i += static_cast<size_t>(bytes)) {
-      const float value = static_cast<float>(static_cast<int>(random() % 17) - 8);
+      const int most = f.code == DType::kE4M3 ? 15 : 8;  // all of a significand
+      const float value =
+          static_cast<float>(static_cast<int>(random() % static_cast<unsigned>(2 * most + 1)) - most);
       uint32_t code;
       if (f.code == DType::kF32) {
         std::memcpy(&code, &value, 4);
@@ -110,7 +122,10 @@ inline CanonicalStorage ExactWeights(std::mt19937_64& random, const WeightFormat
     }
   }
   for (size_t i = 0; i < w.scales.size(); i += static_cast<size_t>(f.ScaleBytes())) {
-    const float value = std::ldexp(1.0f, static_cast<int>(random() % 3) - 1);
+    // All bits of a BF16's significand, as far as F32 then holds the sum.
+    const auto bits = static_cast<uint32_t>(random());
+    const float significand = cols > 400 ? 1 : float(128 + bits % 128) / 128;
+    const float value = std::ldexp(significand, static_cast<int>(bits >> 8) % 3 - 1);
     uint32_t code;
     if (f.scale == DType::kF32) {
       std::memcpy(&code, &value, 4);
@@ -125,7 +140,8 @@ inline CanonicalStorage ExactWeights(std::mt19937_64& random, const WeightFormat
 // Activations as gemm_call.h wants them, garbage where no kernel may look, and their values.
 struct StripLeft {
   StripLeft(std::mt19937_64& random, const StripCase& c) {
-    const bool codes = c.activation == DType::kE4M3 || c.activation == DType::kI8;
+    const bool codes =
+        !c.unscaled && (c.activation == DType::kE4M3 || c.activation == DType::kI8);
     bytes = c.activation == DType::kF32 ? 4 : c.activation == DType::kBF16 ? 2 : 1;
     stride = c.activation == DType::kF32
                  ? c.k + static_cast<int64_t>(random() % 3)
@@ -143,8 +159,11 @@ struct StripLeft {
       std::vector<double>& row = values.emplace_back();
       const int64_t padded = c.activation == DType::kF32 ? c.k : RoundUp(c.k, 128);
       for (int64_t k = 0; k < padded; ++k) {
-        float value = c.ends    ? 0
-                      : c.exact ? static_cast<float>(static_cast<int>(random() % 17) - 8)
+        // Exact products of six-bit codes have a finer last place, those of I8 are larger.
+        const int most = IsSixBit(c.format.code) ? 2 : c.format.code == DType::kI8 ? 4 : 8;
+        float value = c.ends || c.gates ? 0
+                      : c.exact ? static_cast<float>(
+                                      static_cast<int>(random() % (2 * most + 1)) - most)
                                 : normal(random) * (codes ? 30 : 1);
         if (k >= c.k) value = 0;
         uint32_t code;
@@ -186,73 +205,119 @@ inline double StripGamma(const StripCase& c) {
 }
 
 // For the mutation suite: cases that reach every line of the kernels for weights of this code type
-// with these activations, a few milliseconds each in the emulator.
+// with these activations, a few milliseconds each in the emulator. All are exact.
 inline std::vector<StripCase> StripCases(DType code, DType activation) {
-  std::vector<WeightFormat> formats = {
-      {code, DType::kF32, 0}, {code, DType::kBF16, 0}, {code, DType::kF16, 0}};
-  if (IsUnquantized(code)) formats.assign(3, {code, DType::kNone, 0});
+  const bool scaled = !IsUnquantized(code);
+  const std::vector<DType> scales =
+      scaled ? std::vector<DType>{DType::kF32, DType::kBF16, DType::kF16}
+             : std::vector<DType>{DType::kNone};
+  const bool f32 = activation == DType::kF32, fp8 = activation == DType::kE4M3;
+  // All tokens of a block but one: of FP8 products, which six bits and bytes may become, others.
+  const bool bytes = scaled && code != DType::kI8;
+  const int64_t tile = f32 ? 63 : fp8 && bytes ? 47 : 31;
   std::vector<StripCase> cases;
+  StripCase c;
+  c.activation = activation;
   // Short rows: every end of a product by every kernel.
-  for (const int64_t m : {1, 5, 20, 70}) {
-    for (int i = 0; i < 8; ++i) {
-      StripCase c;
-      c.format = formats[static_cast<size_t>(i) % 3];
-      c.activation = activation;
-      c.m = m;
-      c.n = m < 70 ? 45 : 71;
+  const int64_t few = f32 ? 8 : 7;
+  for (const int64_t m : {int64_t{1}, few, tile, int64_t{70}}) {
+    c.m = m;
+    for (int i = 0; i < 10; ++i) {
+      c.format = {code, scales[static_cast<size_t>(i) % scales.size()], 0};
+      c.pair = i >= 5;
+      c.n = (m <= 8 ? 45 : 69) + i % 3;
       // A ring of stages that ends at each of them.
       c.k = 64 * (1 + (i + m) % 5) - 10;
-      c.pair = i >= 4;
       c.bf16_result = i % 2 != 0;
       c.odd = i % 4 >= 2;
-      c.bias = i % 4 == 0 || i % 4 == 3;
+      c.bias = i % 5 != 1;
       c.residual = !c.pair && i != 3;
-      c.exact = !c.pair;
-      if (m == 20 && i % 2 != 0) c.nan_token = 11;
+      c.nan_token = m == tile && i == 4 ? 11 : -1;
+      c.unscaled = i == 3 || i == 6;
       cases.push_back(c);
     }
+    c.unscaled = false;
+    c.residual = false;
+    c.bias = true;
+    c.nan_token = -1;
+    c.k = 30;
+    c.n = m <= 8 ? 35 : 67;  // all of one strip, of two
     for (int i = 0; i < 4; ++i) {
-      StripCase c;
-      c.format = formats[static_cast<size_t>(i) % 3];
-      c.activation = activation;
-      c.m = m;
-      c.n = m < 70 ? 45 : 71;
-      c.k = 64 * (1 + (i + m) % 5);
       c.pair = i >= 2;
       c.odd = i % 2 != 0;
-      c.ends = c.bias = c.bf16_result = true;
+      c.ends = c.bf16_result = true;
+      cases.push_back(c);
+    }
+    c.ends = c.bf16_result = c.odd = false;
+    c.n = 41;
+    c.gates = true;
+    cases.push_back(c);
+    c.gates = c.pair = false;
+  }
+  // Rows that are split, or fill a pipeline several times over, to the last of four warps or not.
+  c.format = {code, scales.back(), 0};
+  c.bias = true;
+  for (const bool pair : {false, true}) {
+    c.pair = pair;
+    c.residual = !pair;
+    for (const auto& [m, k] : std::vector<std::pair<int64_t, int64_t>>{
+             {1, 1700}, {few, 1700}, {few, 630}, {tile, 450}, {70, 450}}) {
+      c.m = m;
+      c.n = m <= 8 ? 37 : 71;
+      c.k = k;
       cases.push_back(c);
     }
   }
-  // Rows that are split, or fill a pipeline several times over; groups of scales.
-  if (!IsUnquantized(code)) {
-    for (const int64_t group : {64, 32, 48}) {
-      formats.push_back({code, group == 32 ? DType::kBF16 : DType::kF16, group});
+  // Groups of scales: of whole bricks, of two slices and of one, of each type.
+  for (const int64_t group : {64, 128, 32, 48, 16}) {
+    if (!scaled) break;
+    for (const DType scale : scales) {
+      c.format = {code, scale, group};
+      for (int i = 0; i < 4; ++i) {
+        c.pair = i % 2 != 0;
+        c.residual = !c.pair;
+        c.m = i == 3 ? 1 : i == 2 ? tile : few;
+        if (i == 3 && !f32) continue;
+        c.n = i == 2 ? 71 : 37;
+        c.k = i == 2 ? 200 : scale == DType::kF32 ? 1000 : 330;
+        cases.push_back(c);
+      }
     }
-    formats.push_back({code, DType::kF32, 16});
   }
-  for (size_t i = 0; i < formats.size(); ++i) {
-    const WeightFormat& f = formats[i];
-    const bool first = f.group_size == 0;
-    if (first && i != 0) continue;
-    StripCase c;
-    c.format = f;
-    c.activation = activation;
-    c.m = 5, c.n = 45, c.k = first ? 1700 : 700, c.bias = c.residual = true;
+  // The end of sums that were split.
+  c.format = {code, scales.back(), 0};
+  c.m = 9;
+  c.n = 35;
+  c.k = 400;
+  c.residual = false;
+  c.ends = c.bf16_result = true;
+  for (int i = 0; i < 4; ++i) {
+    c.pair = i >= 2;
+    c.odd = i % 2 != 0;
     cases.push_back(c);
-    c.m = 1, c.n = 64, c.bf16_result = c.odd = true, c.bias = false;
-    if (first || f.group_size == 48) cases.push_back(c);
-    c = {f, activation, 3, 37, first ? 1300 : 500};
-    c.pair = c.bias = true;
-    c.exact = false;
-    cases.push_back(c);
-    c = {f, activation, 1, 37, first ? 1300 : 500};
-    c.pair = true;
-    c.exact = false;
-    if (first || f.group_size == 48) cases.push_back(c);
-    c = {f, activation, 70, 71, 330};
-    c.residual = c.odd = true;
-    cases.push_back(c);
+  }
+  return cases;
+}
+
+// The same for the kernels of F32 activations that take any code, beyond the cases of StripCases
+// for one code: what depends on the code.
+inline std::vector<StripCase> StripCodeCases(DType code) {
+  std::vector<WeightFormat> formats = {{code, DType::kF16, 48}, {code, DType::kBF16, 0}};
+  if (IsUnquantized(code)) formats = {{code, DType::kNone, 0}};
+  std::vector<StripCase> cases;
+  for (const WeightFormat& f : formats) {
+    for (const int64_t m : {1, 8, 9}) {
+      for (const bool pair : {false, true}) {
+        StripCase c;
+        c.format = f;
+        c.activation = DType::kF32;
+        c.m = m;
+        c.n = 33;
+        c.k = 150;
+        c.pair = pair;
+        cases.push_back(c);
+      }
+    }
   }
   return cases;
 }
@@ -276,9 +341,13 @@ class PreparedStripCase {
     };
     stride_ = c.n + (c.odd ? 1 + c.n % 2 : 4 + (4 - c.n % 4) % 4);
     for (int i = 0; i < 2; ++i) biases_[i] = some(c.n);
+    for (int64_t n = 0; c.gates && n < c.n; ++n) {
+      biases_[0][static_cast<size_t>(n)] = static_cast<float>(n % 41 - 20) * 0.96875f;
+      biases_[1][static_cast<size_t>(n)] = static_cast<float>(1 << n % 5);
+    }
     for (int64_t n = 0; c.ends && n < c.n; ++n) {
-      biases_[c.pair ? 1 : 0][static_cast<size_t>(n)] = HardToRound(n);
-      if (c.pair) biases_[0][static_cast<size_t>(n)] = 128;  // SwiGLU's gate: x / (1 + 2^-184)
+      biases_[0][static_cast<size_t>(n)] = c.pair ? kOpenGate : HardToRound(n);
+      if (c.pair) biases_[1][static_cast<size_t>(n)] = HardToRound(n) / kOpenGate;
     }
     residual_ = some(c.m * stride_);
     for (int i = 0; i < (c.pair ? 2 : 1); ++i) {
@@ -375,7 +444,7 @@ class PreparedStripCase {
                   1e-30;
       expected = silu * u;
     }
-    if (c_.bf16_result && (c_.exact || c_.ends)) {
+    if (c_.bf16_result && ((c_.exact && !c_.pair) || c_.ends)) {
       if (c_.ends) tolerance = 0;
       expected = DecodeBF16(EncodeBF16(static_cast<float>(expected)));
     } else if (c_.bf16_result) {
@@ -407,53 +476,112 @@ inline std::string CheckStripCase(Device& device, const GemmFamily& family,
   return PreparedStripCase(family, random, c).Check(device);
 }
 
-// Dequantizes rows by number and a range of them; "" if every element is exact.
-inline std::string CheckStripRows(Device& device, const GemmFamily& family,
-                                  std::mt19937_64& random, const WeightFormat& f, int64_t rows,
-                                  int64_t cols) {
-  CanonicalStorage weights = RandomWeights(random, f, rows, cols);
-  const StripMemory packed(device, PackAll(family, f, rows, cols, weights.view()));
-  std::vector<int32_t> ids(5);
-  for (int32_t& id : ids) id = static_cast<int32_t>(random() % static_cast<uint64_t>(rows));
-  const StripMemory device_ids(device, ids);
-  const int64_t stride = cols + 3;
-  for (const bool by_id : {true, false}) {
-    const int64_t first = rows / 2, count = by_id ? 5 : rows - first;
-    std::vector<float> y(static_cast<size_t>(count * stride), 0.5f);
-    const StripMemory result(device, y);
-    Status status = family.dequantize_rows(device, {f, rows, cols, packed.at()},
-                                           by_id ? device_ids.at() : 0, by_id ? 0 : first, count,
-                                           result.at(), stride);
-    if (status.ok()) status = device.CopyOut(y.data(), result.at(), result.bytes());
-    if (!status.ok()) return status.message();
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t row = by_id ? ids[i] : first + i;
-      for (int64_t k = 0; k < stride; ++k) {
-        const float expected =
-            k < cols ? static_cast<float>(WeightValue(f, cols, weights.view(), row, k)) : 0.5f;
-        if (std::memcmp(&y[i * stride + k], &expected, 4) != 0) {
-          return nibble::Describe(f, rows, cols) + ": element (" + std::to_string(row) + ", " +
-                 std::to_string(k) + ") is " + std::to_string(y[i * stride + k]) + ", expected " +
-                 std::to_string(expected);
+// Rows of weights by number and a range of them, prepared as a PreparedStripCase is.
+class PreparedStripRows {
+ public:
+  PreparedStripRows(const GemmFamily& family, std::mt19937_64& random, const WeightFormat& f,
+                    int64_t rows, int64_t cols)
+      : family_(family), format_(f), rows_(rows), cols_(cols), stride_(cols + 3), ids_(5) {
+    CanonicalStorage weights = RandomWeights(random, f, rows, cols);
+    packed_ = PackAll(family, f, rows, cols, weights.view());
+    for (int32_t& id : ids_) id = static_cast<int32_t>(random() % static_cast<uint64_t>(rows));
+    for (const bool by_id : {false, true}) {
+      for (int64_t i = 0; i < Count(by_id); ++i) {
+        const int64_t row = by_id ? ids_[static_cast<size_t>(i)] : First() + i;
+        for (int64_t k = 0; k < stride_; ++k) {
+          expected_[by_id].push_back(
+              k < cols ? static_cast<float>(WeightValue(f, cols, weights.view(), row, k))
+                       : kUntouched);
         }
       }
     }
   }
-  return "";
+
+  // "" if every element is exact and nothing else is written.
+  std::string Check(Device& device) const {
+    const StripMemory packed(device, packed_), ids(device, ids_);
+    for (const bool by_id : {false, true}) {
+      const std::vector<float>& expected = expected_[by_id];
+      std::vector<float> y(expected.size(), kUntouched);
+      const StripMemory result(device, y);
+      for (const StripMemory* memory : {&packed, &ids, &result}) {
+        if (!memory->status().ok()) return memory->status().message();
+      }
+      Status status = family_.dequantize_rows(device, {format_, rows_, cols_, packed.at()},
+                                              by_id ? ids.at() : 0, by_id ? 0 : First(),
+                                              Count(by_id), result.at(), stride_);
+      if (status.ok()) status = device.CopyOut(y.data(), result.at(), result.bytes());
+      if (!status.ok()) return status.message();
+      for (size_t i = 0; i < y.size(); ++i) {
+        if (std::memcmp(&y[i], &expected[i], 4) != 0) {
+          return nibble::Describe(format_, rows_, cols_) + ": element " + std::to_string(i) +
+                 " is " + std::to_string(y[i]) + ", expected " + std::to_string(expected[i]);
+        }
+      }
+    }
+    return "";
+  }
+
+ private:
+  static constexpr float kUntouched = 7777;
+  int64_t First() const { return rows_ / 2; }
+  int64_t Count(bool by_id) const {
+    return by_id ? static_cast<int64_t>(ids_.size()) : rows_ - First();
+  }
+
+  const GemmFamily& family_;
+  WeightFormat format_;
+  int64_t rows_, cols_, stride_;
+  std::vector<int32_t> ids_;
+  std::vector<uint8_t> packed_;
+  std::vector<float> expected_[2];
+};
+
+// Prepares and runs the rows.
+inline std::string CheckStripRows(Device& device, const GemmFamily& family,
+                                  std::mt19937_64& random, const WeightFormat& f, int64_t rows,
+                                  int64_t cols) {
+  return PreparedStripRows(family, random, f, rows, cols).Check(device);
+}
+
+using StripVerifications = std::vector<std::function<bool(Device&)>>;
+
+inline void AddStripCases(const GemmFamily& family, const std::vector<StripCase>& from,
+                          StripVerifications* cases) {
+  std::mt19937_64 random(7 + cases->size());
+  for (const StripCase& c : from) {
+    const auto prepared = std::make_shared<PreparedStripCase>(family, random, c);
+    cases->push_back([prepared](Device& device) { return prepared->Check(device).empty(); });
+  }
 }
 
 // For the mutation suite: the verification cases of every code type with these activations.
-inline std::vector<std::function<bool(Device&)>> StripVerification(const GemmFamily& family,
-                                                                   const std::vector<DType>& codes,
-                                                                   DType activation) {
-  std::mt19937_64 random(7);
-  std::vector<std::function<bool(Device&)>> cases;
+inline StripVerifications StripVerification(const GemmFamily& family,
+                                            const std::vector<DType>& codes, DType activation) {
+  StripVerifications cases;
+  for (const DType code : codes) AddStripCases(family, StripCases(code, activation), &cases);
+  return cases;
+}
+
+// The same for rows of weights of each code type: a few formats of scales, more columns than one
+// pass of a grid takes, none of the four of a thread, one and so on beside the last whole four.
+inline StripVerifications StripRowsVerification(const GemmFamily& family,
+                                                const std::vector<DType>& codes) {
+  StripVerifications cases;
+  std::mt19937_64 random(8);
+  int64_t cols = 130;
   for (const DType code : codes) {
-    for (const StripCase& c : StripCases(code, activation)) {
-      const auto prepared = std::make_shared<PreparedStripCase>(family, random, c);
+    std::vector<WeightFormat> formats = {
+        {code, DType::kF32, 0}, {code, DType::kBF16, 48}, {code, DType::kF16, 16}};
+    if (IsUnquantized(code)) formats = {{code, DType::kNone, 0}};
+    for (const WeightFormat& f : formats) {
+      const auto prepared = std::make_shared<PreparedStripRows>(family, random, f, 37, cols++);
       cases.push_back([prepared](Device& device) { return prepared->Check(device).empty(); });
     }
   }
+  const WeightFormat wide = {codes.front(), DType::kF32, 0};
+  const auto prepared = std::make_shared<PreparedStripRows>(family, random, wide, 2, 4200);
+  cases.push_back([prepared](Device& device) { return prepared->Check(device).empty(); });
   return cases;
 }
 

@@ -28,7 +28,7 @@ constexpr int kSlice = kSliceCols;
 // Where slice `slice` of a strip begins, and its first column in the brick.
 struct SlicePlace {
   const uint8_t* brick;
-  int column;
+  unsigned column;
 };
 
 template <bool kF32>
@@ -37,8 +37,8 @@ __device__ __forceinline__ DType CodeOf(const StripArguments& p) {
 }
 
 __device__ __forceinline__ SlicePlace Place(DType code, const StripArguments& p, int which,
-                                            int strip, int slice) {
-  const int per_brick = BrickCols(code) / kSlice;
+                                            int strip, unsigned slice) {
+  const unsigned per_brick = BrickCols(code) / kSlice;
   const int64_t brick = static_cast<int64_t>(strip) * p.bricks + slice / per_brick;
   return {p.matrix[which].codes + brick * BrickBytes(code), slice % per_brick * kSlice};
 }
@@ -46,12 +46,13 @@ __device__ __forceinline__ SlicePlace Place(DType code, const StripArguments& p,
 // Columns 4 member .. + 3 of row r of a slice; with their scale where a row has several.
 template <bool kF32>
 __device__ __forceinline__ void LoadWeights(const StripArguments& p, int which, int strip,
-                                            int slice, int r, int member, float (&w)[4]) {
+                                            unsigned slice, unsigned r, unsigned member,
+                                            float (&w)[4]) {
   const DType code = CodeOf<kF32>(p);
   const SlicePlace place = Place(code, p, which, strip, slice);
   DecodeStripQuad(code, place.brick, r, place.column + 4 * member, w);
   if (!kF32 && p.groups > 1) {
-    const int group = min(slice / p.group_slices, p.groups - 1);
+    const unsigned group = slice / p.group_slices;
     const float scale =
         StripScale(p.scale_type, p.matrix[which].scales,
                    (static_cast<int64_t>(strip) * p.groups + group) * kStripRows + r);
@@ -75,12 +76,13 @@ __device__ __forceinline__ SliceRange Slices(DType code, const StripArguments& p
   return {begin * per_brick, min(min(begin + p.split_bricks, p.bricks) * per_brick, slices)};
 }
 
+template <Told kPair>
 __device__ __forceinline__ void StoreSums(const StripArguments& p, int token, int n, float (&v)[4],
                                           float (&up)[4]) {
   if (token >= p.m || n >= p.n) return;
-  if (p.splits == 1) return FinishStripSums(p, token, n, v, up);
+  if (p.splits == 1) return FinishStripSums<kPair, false>(p, token, n, v, up);
   *reinterpret_cast<float4*>(StripPartial(p, blockIdx.y, 0, token, n)) = {v[0], v[1], v[2], v[3]};
-  if (p.pair == 0) return;
+  if (!IsPair<kPair>(p)) return;
   *reinterpret_cast<float4*>(StripPartial(p, blockIdx.y, 1, token, n)) = {up[0], up[1], up[2],
                                                                          up[3]};
 }
@@ -94,7 +96,8 @@ __device__ __forceinline__ void FewRows(const StripArguments& p) {
   const int group = lane / 4, member = lane % 4, strip = blockIdx.x;
   const SliceRange slices = Slices(CodeOf<kF32>(p), p);
   float total[kMatrices][4][kTokens] = {};
-#pragma unroll(kTokens == 1 ? 4 : 1)
+  // Between the branches of any code's type no load would move.
+#pragma unroll(kF32 && kTokens == 1 ? 4 : 1)
   for (int slice = slices.begin + warp; slice < slices.end; slice += kFewWarps) {
     float x[kTokens][4];
     const int64_t column = static_cast<int64_t>(slice) * kSlice + 4 * member;
@@ -143,7 +146,8 @@ __device__ __forceinline__ void FewRows(const StripArguments& p) {
         if (kMatrices == 2) up[j] += sums[w][kMatrices - 1][t][r + j];
       }
     }
-    StoreSums(p, t, strip * kStripRows + r, v, up);
+    StoreSums<kMatrices == 2 ? Told::kAlways : Told::kNever>(
+        p, t, strip * kStripRows + r, v, up);
   }
 }
 
@@ -162,7 +166,7 @@ struct Tiles {
   struct Staged {
     float w[2][4];
   };
-  __device__ __forceinline__ int Row(int i) const {
+  __device__ __forceinline__ unsigned Row(unsigned i) const {
     return threadIdx.x % kWarpLanes / 4 * 4 + (i + threadIdx.x) % 4;
   }
   // Thread: warp w brings row (w + member) % 4 of each group.
@@ -247,7 +251,7 @@ struct Tiles {
       float up[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) up[i] = __shfl_xor_sync(kAllLanes, total[t][i], 8);
-      if (rows < 8 || p.pair == 0) StoreSums(p, token, n, total[t], up);
+      if (rows < 8 || p.pair == 0) StoreSums<Told::kByArguments>(p, token, n, total[t], up);
     }
   }
 };

@@ -10,48 +10,48 @@
 
 namespace nibble::cuda {
 
-// Four scales of any type; the branch is the same for all threads.
-__device__ __forceinline__ float4 DecodeStripScales(int scale_type, uint4 bits) {
-  switch (static_cast<DType>(scale_type)) {
-    case DType::kF32:
-      return {__uint_as_float(bits.x), __uint_as_float(bits.y), __uint_as_float(bits.z),
-              __uint_as_float(bits.w)};
-    case DType::kBF16:
-      return {DecodeBF16Low(bits.x), DecodeBF16High(bits.x), DecodeBF16Low(bits.y),
-              DecodeBF16High(bits.y)};
-    default:
-      return {DecodeF16(static_cast<uint16_t>(bits.x)),
-              DecodeF16(static_cast<uint16_t>(bits.x >> 16)),
-              DecodeF16(static_cast<uint16_t>(bits.y)),
-              DecodeF16(static_cast<uint16_t>(bits.y >> 16))};
-  }
+// What a kernel is made for, or takes from its arguments.
+enum class Told { kNever, kAlways, kByArguments };
+
+template <Told kPair>
+__device__ __forceinline__ bool IsPair(const StripArguments& p) {
+  return kPair == Told::kAlways || (kPair == Told::kByArguments && p.pair != 0);
+}
+
+// kTokenScales: whether the activations may have scales at all.
+template <bool kTokenScales>
+__device__ __forceinline__ float TokenScale(const StripArguments& p, int token) {
+  return kTokenScales && p.left_scales != nullptr ? __ldg(p.left_scales + token) : 1.0f;
 }
 
 __device__ __forceinline__ int StripScaleBytes(int scale_type) {
   return static_cast<DType>(scale_type) == DType::kF32 ? 4 : 2;
 }
 
-// The four scales at from, in shared memory or, kGlobal, in memory that no kernel is writing.
+// The four scales at from, in shared memory or, kGlobal, in memory that no kernel is writing. They
+// are F32, BF16 or F16; the branch is the same for all threads.
 template <bool kGlobal>
 __device__ __forceinline__ float4 LoadStripScales(int scale_type, const uint8_t* from) {
-  uint4 bits = {};
-  if (static_cast<DType>(scale_type) == DType::kF32) {
-    const uint4* four = reinterpret_cast<const uint4*>(from);
-    bits = kGlobal ? __ldg(four) : *four;
-  } else {
-    const uint2* four = reinterpret_cast<const uint2*>(from);
-    const uint2 two = kGlobal ? __ldg(four) : *four;
-    bits.x = two.x;
-    bits.y = two.y;
+  const DType type = static_cast<DType>(scale_type);
+  if (type == DType::kF32) {
+    const float4* four = reinterpret_cast<const float4*>(from);
+    return kGlobal ? __ldg(four) : *four;
   }
-  return DecodeStripScales(scale_type, bits);
+  const uint2* four = reinterpret_cast<const uint2*>(from);
+  const uint2 bits = kGlobal ? __ldg(four) : *four;
+  if (type == DType::kBF16) {
+    return {DecodeBF16Low(bits.x), DecodeBF16High(bits.x), DecodeBF16Low(bits.y),
+            DecodeBF16High(bits.y)};
+  }
+  return {DecodeF16(static_cast<uint16_t>(bits.x)), DecodeF16(static_cast<uint16_t>(bits.x >> 16)),
+          DecodeF16(static_cast<uint16_t>(bits.y)), DecodeF16(static_cast<uint16_t>(bits.y >> 16))};
 }
 
 // x * sigmoid(x): Elfwing, Uchibe and Doya, arXiv 1702.03118.
 __device__ __forceinline__ float StripSilu(float x) { return x / (1.0f + expf(-x)); }
 
-// The sums of four neighbouring output rows n .. n + 3 (a multiple of 4) for one token, to
-// products with matrix `which`, bias included.
+// The sums of four neighbouring output rows n .. n + 3 (n: a multiple of 4, below p.n) for one
+// token, to products with matrix `which`, bias included.
 __device__ __forceinline__ void ScaleStripSums(const StripArguments& p, int which, int n,
                                                float token_scale, float (&v)[4]) {
   const StripMatrix& matrix = p.matrix[which];
@@ -66,22 +66,23 @@ __device__ __forceinline__ void ScaleStripSums(const StripArguments& p, int whic
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     v[i] *= token_scale;
-    if (matrix.bias != nullptr && n + i < p.n) v[i] += __ldg(matrix.bias + n + i);
+    if (matrix.bias != nullptr && (i == 0 || n + i < p.n)) v[i] += __ldg(matrix.bias + n + i);
   }
 }
 
-// Writes them; up: the other half of a pair. Only rows below p.n are touched.
+// Writes them; up: the other half of a pair, which takes no residual. Only rows below p.n are
+// touched.
+template <Told kPair, bool kTokenScales>
 __device__ __forceinline__ void FinishStripSums(const StripArguments& p, int token, int n,
                                                 float (&v)[4], float (&up)[4]) {
-  const float token_scale = p.left_scales != nullptr ? __ldg(p.left_scales + token) : 1.0f;
+  const float token_scale = TokenScale<kTokenScales>(p, token);
   ScaleStripSums(p, 0, n, token_scale, v);
-  if (p.pair != 0) {
+  const bool whole = p.vectors != 0 && n + 4 <= p.n;
+  if (IsPair<kPair>(p)) {
     ScaleStripSums(p, 1, n, token_scale, up);
 #pragma unroll
     for (int i = 0; i < 4; ++i) v[i] = StripSilu(v[i]) * up[i];
-  }
-  const bool whole = p.vectors != 0 && n + 4 <= p.n;
-  if (p.residual != nullptr) {
+  } else if (p.residual != nullptr) {
     // Not through the read-only cache: it may be the memory of the output.
     const float* residual = p.residual + token * p.residual_stride + n;
     if (whole) {
@@ -93,7 +94,7 @@ __device__ __forceinline__ void FinishStripSums(const StripArguments& p, int tok
     } else {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        if (n + i < p.n) v[i] += residual[i];
+        if (i == 0 || n + i < p.n) v[i] += residual[i];
       }
     }
   }
@@ -105,7 +106,7 @@ __device__ __forceinline__ void FinishStripSums(const StripArguments& p, int tok
     } else {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        if (n + i < p.n) output[i] = EncodeBF16(v[i]);
+        if (i == 0 || n + i < p.n) output[i] = EncodeBF16(v[i]);
       }
     }
   } else {
@@ -115,7 +116,7 @@ __device__ __forceinline__ void FinishStripSums(const StripArguments& p, int tok
     } else {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        if (n + i < p.n) output[i] = v[i];
+        if (i == 0 || n + i < p.n) output[i] = v[i];
       }
     }
   }
@@ -144,11 +145,13 @@ __device__ __forceinline__ void FinishStripSplits(const StripArguments& p, int64
   const int n = static_cast<int>(index % quads) * 4;
   if (token >= p.m || n >= p.n) return;
   float v[4] = {}, up[4] = {};
-  for (int split = 0; split < p.splits; ++split) {
+  int split = 0;  // there are two at least
+#pragma unroll 1
+  do {
     AddStripPartial(p, split, 0, static_cast<int>(token), n, v);
     if (p.pair != 0) AddStripPartial(p, split, 1, static_cast<int>(token), n, up);
-  }
-  FinishStripSums(p, static_cast<int>(token), n, v, up);
+  } while (++split < p.splits);
+  FinishStripSums<Told::kByArguments, true>(p, static_cast<int>(token), n, v, up);
 }
 
 }  // namespace nibble::cuda

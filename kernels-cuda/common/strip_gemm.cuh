@@ -100,6 +100,10 @@ struct StripGemm {
   static constexpr bool kEightBit = O::kProduct != StripProduct::k16Bits;
   static constexpr StripBlock kBlock = BlockOf(kShape, O::kProduct);
   static constexpr bool kWide = kShape == StripShape::kWide;
+  static constexpr Told kPair = kShape == StripShape::kDecode       ? Told::kNever
+                                : kShape == StripShape::kDecodePair ? Told::kAlways
+                                                                    : Told::kByArguments;
+  static constexpr bool kTokenScales = O::kLeftBytes == 1;
   static constexpr int kUnits = kBlock.units, kTokenTiles = kBlock.token_tiles;
   static constexpr int kWarpsN = kBlock.warps_n, kWarpsK = kBlock.warps_k;
   static constexpr int kStages = kBlock.stages;
@@ -130,15 +134,16 @@ struct StripGemm {
       : p(arguments),
         shared(memory),
         lane(threadIdx.x % kWarpLanes),
-        warp_n(threadIdx.x / kWarpLanes % kWarpsN),
-        warp_k(threadIdx.x / kWarpLanes / kWarpsN) {
+        warp_n(kWarpsN == 1 ? 0 : threadIdx.x / kWarpLanes),
+        warp_k(kWarpsK == 1 ? 0 : threadIdx.x / kWarpLanes) {
+    static_assert(kWarpsN == 1 || kWarpsK == 1, "warps share the rows or K");
     token0 = static_cast<int>(blockIdx.x % p.token_tiles) * 8 * kTokenTiles;
     const int row = static_cast<int>(blockIdx.x / p.token_tiles) * kWarpsN + warp_n;
     begin = blockIdx.y * p.split_bricks;
     end = min(begin + p.split_bricks, p.bricks);
 #pragma unroll
     for (int u = 0; u < kUnits; ++u) {
-      strip[u] = p.pair != 0 ? row : row * kUnits + u;
+      strip[u] = IsPair<kPair>(p) ? row : row * kUnits + u;
       // Beyond the last strip the last is computed once more and not stored.
       codes[u] = p.matrix[u].codes +
                  static_cast<int64_t>(min(strip[u], p.strips - 1)) * p.bricks * kBrickBytes +
@@ -203,7 +208,7 @@ struct StripGemm {
     constexpr int kChunks = kRowBytes / 16, kThreads = kWarpLanes * kWarpsN;
     constexpr int kCopies = 8 * kTokenTiles * kChunks;
     const uint32_t tokens = SharedAddress(WarpTokens(slot));
-    const int thread = warp_n * kWarpLanes + lane;
+    const int thread = kWarpsN == 1 ? lane : threadIdx.x;
 #pragma unroll
     for (int first = 0; first < kCopies; first += kThreads) {
       const int i = first + thread;
@@ -235,9 +240,9 @@ struct StripGemm {
 
   // Right fragments of kCount slices for tile t of 8 tokens. 8-bit products take two slices.
   template <int kCount>
-  static __device__ __forceinline__ void ReadTokens(const uint8_t* tile, int lane, int t, int slice,
+  static __device__ __forceinline__ void ReadTokens(const uint8_t* tile, int t, int slice,
                                                     uint32_t (&b)[kCount][2]) {
-    const int row = 8 * t + lane / 4, member = lane % 4;
+    const int row = 8 * t + threadIdx.x / 4 % 8, member = threadIdx.x % 4;
     if constexpr (O::kLeftBytes == 2) {
 #pragma unroll
       for (int s = 0; s < kCount; ++s) {
@@ -250,8 +255,9 @@ struct StripGemm {
     } else {
       uint32_t r[kCount];
       if constexpr (kCount == 4) {
-        const int from = 8 * t + lane % 8;  // this lane's row of matrix lane / 8
-        LoadMatrix4(r, SharedAddress(tile + from * kRowBytes + ((lane / 8) ^ Swizzle(from)) * 16));
+        // This lane's row of the matrix that it has to address.
+        const int from = 8 * t + threadIdx.x % 8, matrix = threadIdx.x / 8 % 4;
+        LoadMatrix4(r, SharedAddress(tile + from * kRowBytes + (matrix ^ Swizzle(from)) * 16));
       } else {
 #pragma unroll
         for (int s = 0; s < kCount; ++s) {
@@ -314,7 +320,7 @@ struct StripGemm {
 #pragma unroll
       for (int j = 0; j < kTokenTiles; ++j) {
         uint32_t b[kCount][2];
-        ReadTokens<kCount>(tokens, lane, j, first, b);
+        ReadTokens<kCount>(tokens, j, first, b);
 #pragma unroll
         for (int u = 0; u < kUnits; ++u) {
 #pragma unroll
@@ -361,7 +367,7 @@ struct StripGemm {
 #pragma unroll
       for (int j = 0; j < kTokenTiles; ++j) {
         uint32_t b[kCount][2];
-        ReadTokens<kCount>(tokens, lane, j, first, b);
+        ReadTokens<kCount>(tokens, j, first, b);
 #pragma unroll
         for (int u = 0; u < kUnits; ++u) {
 #pragma unroll
@@ -381,8 +387,8 @@ struct StripGemm {
       AddDirect(slot);
     } else {
       const auto scales = [&](int u, int slice) {
-        const int column = brick * kSlices + slice;
-        const int group = kSlices == p.fold_slices ? 0 : GroupOf(column) - GroupOf(column - slice);
+        const int first = brick * kSlices;
+        const int group = slice == 0 ? 0 : GroupOf(first + slice) - GroupOf(first);
         return LoadStripScales<false>(p.scale_type,
                                       WarpScales(slot) + u * StripBlock::kScaleBytes +
                                           (group * kStripRows + lane / 4 * 4) *
@@ -416,7 +422,7 @@ struct StripGemm {
     const int iterations = (end - begin + kWarpsK - 1) / kWarpsK;
 #pragma unroll
     for (int i = 0; i < kStages - 1; ++i) {
-      if (i < iterations) Load(begin + i * kWarpsK + warp_k, i);
+      Load(begin + i * kWarpsK + warp_k, i);
       CopyAsyncCommit();
     }
     int slot = 0;
@@ -425,12 +431,12 @@ struct StripGemm {
       CopyAsyncWait<kStages - 2>();
       Barrier();  // the stage is here, and the one before it is read to its end
       const int free = slot == 0 ? kStages - 1 : slot - 1;
-      if (i + kStages - 1 < iterations) Load(brick + (kStages - 1) * kWarpsK, free);
+      Load(brick + (kStages - 1) * kWarpsK, free);
       CopyAsyncCommit();
-      if (brick < end) AddBrick(slot, brick);
+      if (kWarpsK == 1 || brick < end) AddBrick(slot, brick);
       slot = slot + 1 == kStages ? 0 : slot + 1;
     }
-    CopyAsyncWaitAll();
+    // No copy is under way: what was committed last are empty groups, for bricks past the end.
   }
 
   // --------------------------------------------------------------------------------- finish
@@ -479,9 +485,9 @@ struct StripGemm {
       const int n = strip[u] * kStripRows + lane / 4 * 4;
       if (n >= p.n) continue;
       if (p.splits > 1) {
-        Store(token, n, p.pair != 0 ? u : 0, v[u]);
-      } else if (u == 0 || p.pair == 0) {
-        FinishStripSums(p, token, n, v[u], v[kUnits - 1]);
+        Store(token, n, IsPair<kPair>(p) ? u : 0, v[u]);
+      } else if (u == 0 || !IsPair<kPair>(p)) {
+        FinishStripSums<kPair, kTokenScales>(p, token, n, v[u], v[kUnits - 1]);
       }
     }
   }

@@ -17,6 +17,8 @@ constexpr int64_t kMinBricksPerWarp = 3;
 // What S32 accumulators hold for certain.
 constexpr int64_t kMaxIntegerCols = 131072;
 constexpr unsigned kFinishThreads = 256;
+// Blocks that share a row of weights: enough for the 4096 columns of one token's embedding at once.
+constexpr int64_t kMostRowBlocks = 4;
 constexpr KernelId kFinishSplits = {"strip_rows", "strip_finish_splits"};
 constexpr KernelId kDequantizeRows = {"strip_rows", "strip_dequantize_rows"};
 
@@ -256,10 +258,11 @@ Status DequantizeStripRows(Device& device, const DeviceWeights& weights, DeviceP
   a.scale_type = static_cast<int32_t>(weights.format.scale);
   a.bricks = static_cast<int32_t>(layout.bricks);
   a.groups = static_cast<int32_t>(layout.groups);
-  a.cols = weights.cols;
-  a.group_cols = weights.format.Group(weights.cols);
+  a.cols = static_cast<uint32_t>(weights.cols);
+  a.group_cols = static_cast<uint32_t>(
+      std::min(weights.format.Group(weights.cols), int64_t{1} << 31));
   a.ids = reinterpret_cast<const int32_t*>(ids);
-  a.first = first;
+  a.first = static_cast<uint32_t>(first);
   a.output = reinterpret_cast<float*>(output);
   a.output_stride = output_stride;
   if (count > kMaxGridX) {
@@ -268,7 +271,7 @@ Status DequantizeStripRows(Device& device, const DeviceWeights& weights, DeviceP
   LaunchShape shape;
   shape.grid_x = static_cast<unsigned>(count);
   shape.grid_y = static_cast<unsigned>(
-      std::min<int64_t>(DivUp(DivUp(weights.cols, 4), kFinishThreads), 65535));
+      std::min(DivUp(DivUp(weights.cols, 4), kFinishThreads), kMostRowBlocks));
   shape.block_x = kFinishThreads;
   return LaunchKernel(device, kDequantizeRows, shape, a);
 }

@@ -111,23 +111,24 @@ struct StripLayout {
 };
 
 // Where a byte-wise code (8, 16 or 32 bits) of row r (of 32) and column k stands in its brick.
-constexpr int CodeOffset(DType code, int r, int k) {
-  const int lane = r / 4 * 4 + k % kSliceCols / 4, i = r % 4, c = k % 4, slice = k / kSliceCols;
+constexpr unsigned CodeOffset(DType code, unsigned r, unsigned k) {
+  const unsigned lane = r / 4 * 4 + k % kSliceCols / 4, i = r % 4, c = k % 4;
+  const unsigned slice = k / kSliceCols;
   const int bytes = CodeBytes(code);
-  const int word = bytes == 1 ? slice : bytes == 2 ? 2 * slice + i / 2 : i;
-  const int in_word = bytes == 1   ? 4 * i + c
-                      : bytes == 2 ? 8 * (c / 2) + 4 * (i % 2) + 2 * (c % 2)
-                                   : 4 * c;
+  const unsigned word = bytes == 1 ? slice : bytes == 2 ? 2 * slice + i / 2 : i;
+  const unsigned in_word = bytes == 1   ? 4 * i + c
+                           : bytes == 2 ? 8 * (c / 2) + 4 * (i % 2) + 2 * (c % 2)
+                                        : 4 * c;
   return word * kWordBytes + lane * 16 + in_word;
 }
 
 // Where the registers of six-bit codes stand in their brick.
-constexpr int LowRegisterOffset(int r, int k) {
-  const int lane = r / 4 * 4 + k % kSliceCols / 4, slice = k / kSliceCols;
+constexpr unsigned LowRegisterOffset(unsigned r, unsigned k) {
+  const unsigned lane = r / 4 * 4 + k % kSliceCols / 4, slice = k / kSliceCols;
   return slice / 2 * kWordBytes + lane * 16 + 8 * (slice % 2) + 4 * (r % 4 / 2);
 }
-constexpr int HighRegisterOffset(int r, int k) {
-  const int lane = r / 4 * 4 + k % kSliceCols / 4, slice = k / kSliceCols;
+constexpr unsigned HighRegisterOffset(unsigned r, unsigned k) {
+  const unsigned lane = r / 4 * 4 + k % kSliceCols / 4, slice = k / kSliceCols;
   return 2 * kWordBytes + lane * 16 + 4 * slice;
 }
 

@@ -14,12 +14,12 @@ __device__ __forceinline__ uint32_t LoadStrip32(const uint8_t* from) {
 }
 
 // The values of columns k .. k + 3 (k a multiple of 4) of row r of a brick, unscaled.
-__device__ __forceinline__ void DecodeStripQuad(DType code, const uint8_t* brick, int r, int k,
-                                           float (&v)[4]) {
+__device__ __forceinline__ void DecodeStripQuad(DType code, const uint8_t* brick, unsigned r,
+                                                unsigned k, float (&v)[4]) {
   if (IsSixBit(code)) {
     const uint32_t low = LoadStrip32(brick + LowRegisterOffset(r, k));
     const uint32_t high = LoadStrip32(brick + HighRegisterOffset(r, k));
-    const int quad = r % 4;
+    const int quad = static_cast<int>(r % 4);
 #pragma unroll
     for (int c = 0; c < 4; ++c) {
       const uint32_t bits = (low >> LowBit(quad, c) & 15u) |
@@ -52,7 +52,7 @@ __device__ __forceinline__ void DecodeStripQuad(DType code, const uint8_t* brick
   for (int c = 0; c < 4; ++c) {
     const uint32_t byte = first >> (8 * c) & 0xFFu;
     v[c] = code == DType::kI8     ? static_cast<float>(static_cast<int8_t>(byte))
-           : code == DType::kE4M3 ? DecodeE4M3(byte)
+           : code == DType::kE4M3 ? DecodeFiniteE4M3(byte)
                                   : DecodeE5M2(byte);
   }
 }

@@ -11,6 +11,7 @@
 
 #include "kernels-cuda/emulator/control_flow.h"
 #include "kernels-cuda/emulator/register_places.h"
+#include "kernels-cuda/emulator/warpgroup.h"
 
 namespace nibble::cuda::emulator {
 
@@ -427,7 +428,7 @@ Instruction Decoder::DecodeStatement(const Statement& statement) {
                      DecodeCompare(*this, &instruction) || DecodeConvert(*this, &instruction) ||
                      DecodeAtomic(*this, &instruction) || DecodeAsyncCopy(*this, &instruction) ||
                      DecodeWarp(*this, &instruction) || DecodeBarrier(*this, &instruction) ||
-                     DecodeMatrix(*this, &instruction);
+                     DecodeMatrix(*this, &instruction) || DecodeWarpgroup(*this, &instruction);
   if (!known)
     throw PtxError(statement.line,
                    "the emulator does not know the instruction " + statement.Text());
@@ -449,6 +450,50 @@ void Decoder::DecodeFunction(const Function& function) {
   ConnectBranches(function, begin, program_.get());
 }
 
+int32_t Decoder::Fragment(int32_t offset) const {
+  const auto found = fragments_.find(offset);
+  if (found == fragments_.end()) Fail("an operand that is no register of a wgmma of the kernel");
+  return found->second;
+}
+
+void Decoder::FindFragments() {
+  for (const Function* function : functions_) {
+    function_ = function;
+    for (const Statement& statement : function->statements) {
+      if (!IsWarpgroupProduct(statement)) continue;
+      for (const Operand& operand : statement.operands) {
+        for (const Operand& part : operand.parts) {
+          const Place* place = FindRegister(part.name);
+          if (place == nullptr) continue;
+          const int32_t number = static_cast<int32_t>(program_->fragment_names.size());
+          if (fragments_.emplace(place->offset, number).second)
+            program_->fragment_names.push_back(part.name);
+        }
+      }
+    }
+  }
+}
+
+// Has the instruction note, when it runs, which registers of products it reads or writes.
+void Decoder::WatchFragments(size_t at, const Statement& statement) {
+  Watch& watch = program_->watches[at];
+  watch = Watch();
+  if (IsWarpgroupProduct(statement)) return;
+  const std::function<void(const Operand&)> look = [&](const Operand& operand) {
+    for (const std::string* name : {&operand.name, &operand.second}) {
+      const Place* place = name->empty() ? nullptr : FindRegister(*name);
+      if (place == nullptr) continue;
+      const auto found = fragments_.find(place->offset);
+      if (found != fragments_.end()) watch.fragments.push_back(found->second);
+    }
+    for (const Operand& part : operand.parts) look(part);
+  };
+  for (const Operand& operand : statement.operands) look(operand);
+  if (watch.fragments.empty()) return;
+  watch.run = program_->code[at].run;
+  program_->code[at].run = RunWatched;
+}
+
 // Writes the constants made since image_ had that many into the register file.
 void Decoder::PlaceConstants(size_t first) {
   // Registers hold poison until written; constants are written here once and for all warps.
@@ -464,9 +509,18 @@ std::shared_ptr<Program> Decoder::Run(const Function& entry) {
   program_->name = entry.name;
   Collect(entry);
   Layout();
+  FindFragments();
   for (const Function* function : functions_) DecodeFunction(*function);
   for (Instruction& instruction : program_->code) {
     if (instruction.extra != nullptr) ResolveCall(&instruction, entry_points_);
+  }
+  if (!fragments_.empty()) {
+    program_->watches.resize(program_->code.size());
+    for (const Function* function : functions_) {
+      function_ = function;
+      size_t at = static_cast<size_t>(entry_points_.at(function->name));
+      for (const Statement& statement : function->statements) WatchFragments(at++, statement);
+    }
   }
   program_->reached.reset(new uint8_t[program_->code.size()]());
   program_->max_threads = entry.max_threads[0] * entry.max_threads[1] * entry.max_threads[2];
@@ -484,10 +538,11 @@ bool Decoder::Replace(const Function& function, const Statement& statement) {
                    [&](const Instruction& i) { return i.line == statement.line; });
   if (found == program_->code.end()) return false;
   function_ = &function;
-  mark_ = std::make_unique<Mark>(Mark{static_cast<size_t>(found - program_->code.begin()), *found,
-                                      file_bytes_, image_.size(), new_constants_.size(),
-                                      program_->specials.size(), program_->lists.size(),
-                                      program_->extras.size()});
+  const size_t at = static_cast<size_t>(found - program_->code.begin());
+  mark_ = std::make_unique<Mark>(
+      Mark{at, *found, fragments_.empty() ? Watch() : program_->watches[at], file_bytes_,
+           image_.size(), new_constants_.size(), program_->specials.size(),
+           program_->lists.size(), program_->extras.size()});
   Instruction made;
   try {
     made = DecodeStatement(statement);
@@ -501,6 +556,7 @@ bool Decoder::Replace(const Function& function, const Statement& statement) {
     made.reconvergence = mark_->instruction.reconvergence;
   }
   program_->code[mark_->at] = made;
+  if (!fragments_.empty()) WatchFragments(at, statement);
   PlaceConstants(mark_->image);
   return true;
 }
@@ -508,6 +564,7 @@ bool Decoder::Replace(const Function& function, const Statement& statement) {
 void Decoder::Restore() {
   if (mark_ == nullptr) return;
   program_->code[mark_->at] = mark_->instruction;
+  if (!fragments_.empty()) program_->watches[mark_->at] = mark_->watch;
   for (; new_constants_.size() > mark_->constants; new_constants_.pop_back()) {
     constants_.erase(new_constants_.back());
   }

@@ -83,6 +83,9 @@ class Decoder {
   uint64_t SymbolAddress(const std::string& name, bool* found) const;
   Program& program() { return *program_; }
   const Function& function() const { return *function_; }
+  const std::string& target() const { return module_.target; }
+  // The number in Program::fragment_names of a register that a wgmma.mma_async of the kernel has.
+  int32_t Fragment(int32_t offset) const;
   std::string Scoped(const std::string& name) const { return function_->name + "/" + name; }
 
   struct Parameter {
@@ -103,6 +106,8 @@ class Decoder {
   void DecodeFunction(const Function& function);
   Instruction DecodeStatement(const Statement& statement);
   void PlaceConstants(size_t first);
+  void FindFragments();
+  void WatchFragments(size_t at, const Statement& statement);
 
   const Module& module_;
   const std::map<std::string, Placement>& globals_;
@@ -120,6 +125,7 @@ class Decoder {
   const Place* FindRegister(const std::string& name) const;
   // For each function its registers.
   std::unordered_map<const Function*, std::unordered_map<std::string, Place>> registers_;
+  std::map<int32_t, int32_t> fragments_;  // of wgmma: offset of a register -> number
   std::map<std::pair<uint64_t, int>, int32_t> constants_;
   std::vector<std::pair<uint64_t, int>> new_constants_;  // keys, in the order they were made
   std::map<std::string, int32_t> specials_;
@@ -129,6 +135,7 @@ class Decoder {
   struct Mark {
     size_t at;
     Instruction instruction;
+    Watch watch;
     int64_t file_bytes;
     size_t image, constants, specials, lists, extras;
   };
@@ -153,5 +160,6 @@ bool DecodeAsyncCopy(Decoder& decoder, Instruction* instruction);
 bool DecodeWarp(Decoder& decoder, Instruction* instruction);
 bool DecodeBarrier(Decoder& decoder, Instruction* instruction);
 bool DecodeMatrix(Decoder& decoder, Instruction* instruction);
+bool DecodeWarpgroup(Decoder& decoder, Instruction* instruction);
 
 }  // namespace nibble::cuda::emulator

@@ -2,57 +2,22 @@
 //
 // mma.sync, ldmatrix, stmatrix and movmatrix.
 //
-// Lane 4g + t holds of an 8-row tile the elements t * P .. t * P + P - 1 of row g, where P is the
-// number of elements in 32 bits. So one register of all 32 lanes, read as an array of elements,
-// *is* the 8 x 4P tile in row order:
+// With P elements in a register of 32 bits (matrix_elements.h):
 //   A of m16n8k: register r = rows 8 (r % 2).., columns 4P (r / 2)..
 //   B:           register r = columns n 0..7 as rows, k = 4P r..
 //   C in 32 bits: registers 2h, 2h + 1 = row 8h + g, columns 2t, 2t + 1
 //   C in F16:    register h = rows 8h.., columns 2t, 2t + 1
 
 #include <algorithm>
-#include <cmath>
-#include <type_traits>
 
 #include "kernels-cuda/emulator/decoder.h"
 #include "kernels-cuda/emulator/lanes.h"
+#include "kernels-cuda/emulator/matrix_elements.h"
 #include "kernels-cuda/emulator/small_floats.h"
 
 namespace nibble::cuda::emulator {
 
 namespace {
-
-constexpr int kM = 16, kN = 8;
-
-enum class Element : uint8_t {
-  kF16,
-  kBF16,
-  kTF32,
-  kE4M3,
-  kE5M2,
-  kE3M2,
-  kE2M3,
-  kE2M1,
-  kS8,
-  kU8,
-  kS4,
-  kU4
-};
-
-int WidthOf(Element e) {
-  switch (e) {
-    case Element::kF16:
-    case Element::kBF16:
-      return 16;
-    case Element::kTF32:
-      return 32;
-    case Element::kS4:
-    case Element::kU4:
-      return 4;
-    default:
-      return 8;
-  }
-}
 
 struct Shape {
   Element a, b;
@@ -62,57 +27,6 @@ struct Shape {
   bool small = false;  // FP8 and below: their units accumulate in fewer bits
   int a_registers, b_registers;
 };
-
-const float* TableOf(Element e) {
-  switch (e) {
-    case Element::kE4M3:
-      return SmallTable(kE4M3);
-    case Element::kE5M2:
-      return SmallTable(kE5M2);
-    case Element::kE3M2:
-      return SmallTable(kE3M2);
-    case Element::kE2M3:
-      return SmallTable(kE2M3);
-    default:
-      return SmallTable(kE2M1);
-  }
-}
-
-// One register of all lanes to 8 rows of floats, `stride` apart.
-void Unpack(Element e, const uint32_t* lanes, float* out, int stride) {
-  switch (e) {
-    case Element::kF16:
-    case Element::kBF16: {
-      uint16_t codes[64];
-      std::memcpy(codes, lanes, sizeof(codes));
-      float values[64];
-      if (e == Element::kF16) {
-        for (int i = 0; i < 64; ++i) values[i] = HalfToFloat(codes[i]);
-      } else {
-        for (int i = 0; i < 64; ++i) values[i] = BrainToFloat(codes[i]);
-      }
-      for (int row = 0; row < 8; ++row)
-        std::memcpy(out + row * stride, values + 8 * row, 8 * sizeof(float));
-      break;
-    }
-    case Element::kTF32:  // the unit does not read the low 13 bits
-      for (int i = 0; i < 32; ++i) out[i / 4 * stride + i % 4] = Bits<float>(lanes[i] & ~0x1FFFu);
-      break;
-    default: {
-      const float* table = TableOf(e);
-      uint8_t codes[128];
-      std::memcpy(codes, lanes, sizeof(codes));
-      // Codes below 8 bits stand in the low bits of their byte (E2M1 in the middle four).
-      const int shift = e == Element::kE2M1 ? 2 : 0;
-      float values[128];
-      for (int i = 0; i < 128; ++i) values[i] = table[codes[i] >> shift];
-      for (int row = 0; row < 8; ++row) {
-        std::memcpy(out + row * stride, values + 16 * row, 16 * sizeof(float));
-      }
-      break;
-    }
-  }
-}
 
 void UnpackIntegers(Element e, const uint32_t* lanes, int32_t* out, int stride) {
   if (e == Element::kS8 || e == Element::kU8) {
@@ -128,45 +42,6 @@ void UnpackIntegers(Element e, const uint32_t* lanes, int32_t* out, int stride) 
     out[i / 32 * stride + i % 32] =
         e == Element::kS4 ? static_cast<int32_t>(code ^ 8) - 8 : static_cast<int32_t>(code);
   }
-}
-
-// sums[m][n] += sum over k of a[m][k] b[k][n], one product at a time in order of k. A product of
-// two numbers of at most 11 bits is exact in F32.
-// Eight rows at a time, each a vector over n: their sums do not wait for one another.
-template <class T, int kK>
-void MultiplyAdd(const T* a, const T* b, T* sums) {
-  typedef T Row __attribute__((vector_size(kN * sizeof(T))));
-  constexpr int kRows = 8;
-  for (int m = 0; m < kM; m += kRows) {
-    Row sum[kRows];
-    std::memcpy(sum, sums + m * kN, sizeof(sum));
-    for (int k = 0; k < kK; ++k) {
-      Row row;
-      std::memcpy(&row, b + k * kN, sizeof(row));
-      for (int r = 0; r < kRows; ++r) sum[r] += row * a[(m + r) * kK + k];
-    }
-    std::memcpy(sums + m * kN, sum, sizeof(sum));
-  }
-}
-
-// All products of one instruction and the sum so far, aligned to the largest exponent and cut to
-// 13 bits below it before they are added; the result is cut to F32 likewise.
-float SumTruncated(const float* a, const float* b, int k_count, float c) {
-  double terms[65];
-  int count = 0;
-  terms[count++] = c;
-  for (int k = 0; k < k_count; ++k) terms[count++] = static_cast<double>(a[k]) * b[k * kN];
-  int top = -10000;
-  double plain = 0;
-  for (int i = 0; i < count; ++i) {
-    plain += terms[i];
-    if (terms[i] != 0 && std::isfinite(terms[i])) top = std::max(top, std::ilogb(terms[i]));
-  }
-  if (!std::isfinite(plain) || top == -10000) return static_cast<float>(plain);
-  constexpr int kFractionBits = 13;
-  double sum = 0;
-  for (int i = 0; i < count; ++i) sum += std::trunc(std::ldexp(terms[i], kFractionBits - top));
-  return static_cast<float>(std::ldexp(sum, top - kFractionBits));
 }
 
 void RequireZeroPadding(Warp& warp, const Instruction& instruction, Element e,
@@ -333,26 +208,6 @@ void RunTranspose(Warp& warp, const Instruction& instruction, uint32_t mask) {
   }
   std::memcpy(warp.Reg<uint32_t>(instruction.d), to, sizeof(to));
 }
-
-bool ElementOf(const std::string& type, Element* e) {
-  static const struct {
-    const char* name;
-    Element element;
-  } kAll[] = {{"f16", Element::kF16},   {"bf16", Element::kBF16}, {"tf32", Element::kTF32},
-              {"e4m3", Element::kE4M3}, {"e5m2", Element::kE5M2}, {"e3m2", Element::kE3M2},
-              {"e2m3", Element::kE2M3}, {"e2m1", Element::kE2M1}, {"s8", Element::kS8},
-              {"u8", Element::kU8},     {"s4", Element::kS4},     {"u4", Element::kU4}};
-  for (const auto& entry : kAll) {
-    if (type == entry.name) {
-      *e = entry.element;
-      return true;
-    }
-  }
-  return false;
-}
-
-bool IsInteger(Element e) { return e >= Element::kS8; }
-bool IsEight(Element e) { return e >= Element::kE4M3 && e <= Element::kE2M1; }
 
 bool DecodeMma(Decoder& decoder, Instruction* instruction) {
   const Statement& statement = decoder.statement();

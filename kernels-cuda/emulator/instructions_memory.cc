@@ -95,7 +95,8 @@ Handler PickType(const std::string& type, int bits, bool store, bool parameter) 
   }
 }
 
-// Where the launch's threads stand in an order, plain loops give it; a fence changes nothing.
+// Where the launch's threads stand in an order, plain loops give it; a fence changes nothing, but
+// for those between proxies.
 void RunFence(Warp&, const Instruction&, uint32_t) {}
 
 void RunPrefetch(Warp&, const Instruction&, uint32_t) {}
@@ -153,6 +154,11 @@ bool DecodeMemory(Decoder& decoder, Instruction* instruction) {
   Modifiers modifiers(statement);
   if (name == "membar" || name == "fence") {
     instruction->run = RunFence;
+    if (modifiers.Take("proxy") && modifiers.Take("async")) {
+      const std::string space = modifiers.TakeOf({"global", "shared::cta", "shared::cluster"});
+      modifiers.Finish();
+      if (space != "global") instruction->run = RunProxyFence;
+    }
     return true;
   }
   if (name == "prefetch" || name == "prefetchu" || name == "applypriority" || name == "discard") {

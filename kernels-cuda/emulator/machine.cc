@@ -117,7 +117,7 @@ void StartBlock(Block& block, const Launch& launch, uint64_t id, bool checked) {
     warp.block = &block;
     warp.index = w;
     warp.registers = files + file * w;
-    std::memcpy(warp.registers, program.registers.data(), program.registers.size());
+    std::copy(program.registers.begin(), program.registers.end(), warp.registers);
     const int lanes = std::min(kLanes, block.threads - w * kLanes);
     warp.live = lanes == kLanes ? kAllLanes : (1u << lanes) - 1;
     warp.active = warp.live;
@@ -138,6 +138,7 @@ void StartBlock(Block& block, const Launch& launch, uint64_t id, bool checked) {
     warp.random.seed(static_cast<uint32_t>(block.random()));
     FillSpecials(block, warp);
   }
+  ResetWarpgroups(block);
 }
 
 void RunTurn(Warp& warp, int turn) {
@@ -167,6 +168,7 @@ void RunTurn(Warp& warp, int turn) {
 
 void CheckExit(Block& block, const Warp& warp) {
   ++block.exited_warps;
+  CheckWarpgroupAtExit(warp);
   for (int id = 0; id < kBarriers; ++id) {
     const Barrier& barrier = block.barriers[id];
     if (barrier.arrived > 0 && barrier.whole_block) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <random>
 #include <stdexcept>
@@ -15,6 +16,7 @@
 #include "kernels-cuda/emulator/emulator.h"
 #include "kernels-cuda/emulator/program.h"
 #include "kernels-cuda/emulator/shared_shadow.h"
+#include "kernels-cuda/emulator/warpgroup.h"
 
 namespace nibble::cuda::emulator {
 
@@ -65,6 +67,11 @@ struct PendingCopy {
   int32_t line;
 };
 
+// A fence.proxy.async: the warp's clock then, and the lanes.
+struct ProxyFence {
+  uint32_t clock, mask;
+};
+
 struct Warp {
   Block* block = nullptr;
   uint8_t* registers = nullptr;
@@ -81,6 +88,10 @@ struct Warp {
   std::vector<uint8_t> local;
   std::vector<PendingCopy> copies;
   uint32_t copy_group[kLanes] = {};
+  std::deque<WarpgroupProduct> products;  // under way, in order
+  uint32_t product_group = 0;             // the open one
+  std::vector<FragmentUse> fragments;     // by number in Program::fragment_names
+  std::vector<ProxyFence> proxy_fences;
   uint64_t steps = 0;
   int current_line = 0;
   std::vector<uint32_t> clock;  // vector clock: what this warp has seen of each warp
@@ -127,6 +138,7 @@ struct Block {
   Barrier barriers[kBarriers];
   bool checked = false;
   SharedShadow shadow;
+  std::vector<WarpgroupLog> warpgroups;
   std::mt19937_64 random;
   int exited_warps = 0;
 

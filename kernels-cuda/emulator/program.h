@@ -55,6 +55,12 @@ struct Placement {
   int64_t bytes;
 };
 
+// An instruction that reads or writes registers of wgmma's operands: its own handler, and which.
+struct Watch {
+  Handler run = nullptr;
+  std::vector<int32_t> fragments;
+};
+
 // One entry function with all the functions it calls.
 struct Program {
   std::string name;
@@ -73,6 +79,10 @@ struct Program {
   std::vector<std::unique_ptr<int32_t[]>> lists;
   std::vector<std::shared_ptr<void>> extras;
   std::map<int, std::string> source;  // line -> text of the statement's opcode
+  // Registers that are operands of some wgmma.mma_async, and by index of code who else has them
+  // (empty where there is no such register).
+  std::vector<std::string> fragment_names;
+  std::vector<Watch> watches;
 };
 
 // Throws PtxError. globals: where the module's .global and .const variables lie.

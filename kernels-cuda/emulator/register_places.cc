@@ -22,12 +22,14 @@ bool Writes(const std::string& opcode) {
   return !EndsBlock(opcode) &&
          !IsOneOf(opcode,
                   {"st", "red", "bar", "barrier", "cp", "prefetch", "prefetchu", "membar", "fence",
-                   "stmatrix", "nanosleep", "griddepcontrol", "discard", "applypriority"});
+                   "stmatrix", "nanosleep", "griddepcontrol", "discard", "applypriority",
+                   "wgmma"});
 }
 
 struct Use {
   int first = -1, last = -1, block = -1;
   bool shares = true;  // lives in one block, written first
+  bool asynchronous = false;  // an operand of wgmma: in use beyond its last statement
 };
 
 void ForEachName(const Operand& operand, const std::function<void(const std::string&)>& visit) {
@@ -37,6 +39,11 @@ void ForEachName(const Operand& operand, const std::function<void(const std::str
 }
 
 }  // namespace
+
+bool IsWarpgroupProduct(const Statement& statement) {
+  return statement.opcode[0] == "wgmma" && statement.opcode.size() > 1 &&
+         statement.opcode[1] == "mma_async";
+}
 
 std::unordered_map<std::string, int32_t> PlaceRegisters(
     const Function& function, const std::function<int32_t(int bits)>& grow) {
@@ -60,6 +67,11 @@ std::unordered_map<std::string, int32_t> PlaceRegisters(
       }
       use.last = i;
     };
+    if (IsWarpgroupProduct(statement)) {
+      for (const Operand& operand : statement.operands) {
+        for (const Operand& part : operand.parts) uses[part.name].asynchronous = true;
+      }
+    }
     const bool writes = Writes(statement.opcode[0]) && statement.guard.empty();
     // Sources first: what an instruction reads and writes has been read before it was written.
     if (!statement.guard.empty()) touch(statement.guard, false);
@@ -78,7 +90,7 @@ std::unordered_map<std::string, int32_t> PlaceRegisters(
   std::vector<std::vector<std::string>> begins(count), ends(count);
   for (const auto& [name, use] : uses) {
     const int bits = function.registers.at(name).bits;
-    if (!use.shares || bits == 1) {
+    if (!use.shares || use.asynchronous || bits == 1) {
       places[name] = grow(bits);
     } else {
       begins[use.first].push_back(name);

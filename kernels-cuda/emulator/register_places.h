@@ -19,4 +19,7 @@ namespace nibble::cuda::emulator {
 std::unordered_map<std::string, int32_t> PlaceRegisters(
     const Function& function, const std::function<int32_t(int bits)>& grow);
 
+// Whether the statement is a wgmma.mma_async, which goes on with its registers after it.
+bool IsWarpgroupProduct(const Statement& statement);
+
 }  // namespace nibble::cuda::emulator

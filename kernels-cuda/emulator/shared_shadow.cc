@@ -39,6 +39,7 @@ bool SharedShadow::ReadRaces(const Warp& warp, int lane, const Cell& cell, int* 
 bool SharedShadow::Quiet(const Warp& warp, int lane, int line, Kind kind, Cell& cell) {
   if (cell.pending) return false;
   const bool writes = kind == Kind::kWrite || kind == Kind::kAtomic;
+  if (writes && cell.async_reads != 0) return false;
   if (cell.write_clock != 0 && !(kind == Kind::kAtomic && cell.write_atomic) &&
       WriteRaces(warp, lane, cell)) {
     return false;
@@ -51,6 +52,7 @@ bool SharedShadow::Quiet(const Warp& warp, int lane, int line, Kind kind, Cell& 
     if (cell.readers != 0) std::fill_n(&readers_[size_t{cell.readers - 1} * warps_], warps_, 0u);
     cell.write_clock = now;
     cell.write_line = line;
+    cell.write_fences = static_cast<uint32_t>(warp.proxy_fences.size());
     cell.write_warp = self;
     cell.write_lane = static_cast<uint8_t>(lane);
     cell.write_atomic = kind == Kind::kAtomic;
@@ -116,6 +118,10 @@ std::string SharedShadow::Describe(const Warp& warp, int lane, Kind kind, uint32
     return access + " that the cp.async of PTX line " + std::to_string(cell.read_line) +
            " has still to deliver (nothing has waited for it)";
   }
+  if (writes && cell.async_reads != 0) {
+    return access + " that the wgmma of PTX line " + std::to_string(cell.async_line) +
+           " may still be reading (not every warp has waited for it)";
+  }
   if (cell.write_clock != 0 && !(kind == Kind::kAtomic && cell.write_atomic) &&
       WriteRaces(warp, lane, cell)) {
     return "race: " + access + " without a barrier after the write by warp " +
@@ -131,27 +137,60 @@ std::string SharedShadow::Describe(const Warp& warp, int lane, Kind kind, uint32
                                      std::to_string(cell.read_line) + ")");
 }
 
-void SharedShadow::Pend(uint32_t offset, int bytes, int line) {
+template <class Visit>
+void SharedShadow::ForEachCell(uint32_t offset, int bytes, const Visit& visit) {
   for (uint32_t byte = offset; byte < offset + static_cast<uint32_t>(bytes); byte += kWord) {
     Cell& cell = words_[byte / kWord];
-    const uint32_t cells = cell.split ? kWord : 1;
-    for (uint32_t i = 0; i < cells; ++i) {
-      Cell& one = cell.split ? bytes_[cell.write_clock + i] : cell;
-      one.pending = true;
-      one.read_line = line;
+    if (!cell.split) {
+      visit(byte, cell);
+      continue;
     }
+    for (uint32_t i = 0; i < kWord; ++i) visit(byte + i, bytes_[cell.write_clock + i]);
   }
 }
 
+void SharedShadow::Pend(uint32_t offset, int bytes, int line) {
+  ForEachCell(offset, bytes, [line](uint32_t, Cell& cell) {
+    cell.pending = true;
+    cell.read_line = line;
+  });
+}
+
 void SharedShadow::Arrive(uint32_t offset, int bytes) {
-  for (uint32_t byte = offset; byte < offset + static_cast<uint32_t>(bytes); byte += kWord) {
-    Cell& cell = words_[byte / kWord];
-    if (cell.split) {
-      for (uint32_t i = 0; i < kWord; ++i) bytes_[cell.write_clock + i].pending = false;
-    } else {
-      cell.pending = false;
-    }
+  ForEachCell(offset, bytes, [](uint32_t, Cell& cell) { cell.pending = false; });
+}
+
+bool SharedShadow::IsFenced(const Warp& warp, const Cell& cell) const {
+  const std::vector<ProxyFence>& fences = warp.block->warps[cell.write_warp].proxy_fences;
+  for (size_t i = cell.write_fences; i < fences.size(); ++i) {
+    if ((fences[i].mask >> cell.write_lane & 1) == 0) continue;
+    return fences[i].clock <= warp.clock[cell.write_warp];
   }
+  return false;
+}
+
+std::string SharedShadow::BeginAsyncRead(const Warp& warp, int lane, int line, uint32_t offset,
+                                         int bytes) {
+  std::string problem;
+  ForEachCell(offset, bytes, [&](uint32_t byte, Cell& cell) {
+    if (!problem.empty()) return;
+    if (cell.pending || (cell.write_clock != 0 && WriteRaces(warp, lane, cell))) {
+      problem = Describe(warp, lane, Kind::kRead, byte, cell);
+    } else if (cell.write_clock != 0 && !IsFenced(warp, cell)) {
+      problem = "wgmma reads shared memory byte " + std::to_string(byte) + ", but warp " +
+                std::to_string(cell.write_warp) + " lane " + std::to_string(cell.write_lane) +
+                " had no fence.proxy.async between its write at PTX line " +
+                std::to_string(cell.write_line) + " and the barrier";
+    }
+    ++cell.async_reads;
+    cell.async_line = line;
+  });
+  return problem;
+}
+
+std::string SharedShadow::EndAsyncRead(const Warp& warp, int line, uint32_t offset, int bytes) {
+  ForEachCell(offset, bytes, [](uint32_t, Cell& cell) { --cell.async_reads; });
+  return Touch(warp, 0, line, offset, bytes, Kind::kCollectiveRead);
 }
 
 }  // namespace nibble::cuda::emulator

@@ -45,6 +45,11 @@ class SharedShadow {
     return TouchBytes(warp, lane, line, offset, bytes, kind);
   }
 
+  // wgmma reads the bytes (whole words) at any time from Begin to End. What was written to them
+  // must lie behind a barrier, and behind a fence.proxy.async of the writer before that.
+  std::string BeginAsyncRead(const Warp& warp, int lane, int line, uint32_t offset, int bytes);
+  std::string EndAsyncRead(const Warp& warp, int line, uint32_t offset, int bytes);
+
   // cp.async: the bytes (whole words) hold nothing until the copy has been waited for.
   void Pend(uint32_t offset, int bytes, int line);
   void Arrive(uint32_t offset, int bytes);
@@ -57,7 +62,10 @@ class SharedShadow {
     uint32_t read_clock = 0;   // 0: not read since the last write
     int32_t write_line = 0, read_line = 0;  // read_line of a pending cell: the cp.async's
     uint32_t readers = 0;                   // index into readers_ + 1 once several warps read
+    uint32_t write_fences = 0;              // fence.proxy.async of write_warp before the write
+    int32_t async_line = 0;                 // of a wgmma that is reading
     uint8_t write_warp = 0, write_lane = 0, read_warp = 0, read_lane = 0;
+    uint16_t async_reads = 0;  // by warps and their products
     bool write_atomic = false;
     bool pending = false;
     bool split = false;
@@ -75,6 +83,10 @@ class SharedShadow {
   // Whether a read that the cell remembers is unordered before a write by the lane; *by: its warp.
   bool ReadRaces(const Warp& warp, int lane, const Cell& cell, int* by) const;
   bool WriteRaces(const Warp& warp, int lane, const Cell& cell) const;
+  // Whether the cell's last write has reached wgmma.
+  bool IsFenced(const Warp& warp, const Cell& cell) const;
+  template <class Visit>
+  void ForEachCell(uint32_t offset, int bytes, const Visit& visit);
 
   std::vector<Cell> words_;
   std::vector<Cell> bytes_;        // four for each split word

@@ -275,7 +275,7 @@ TEST(EmulatorViolations, UnknownInstructionsAreNamed) {
   };
   EXPECT_VIOLATION(message("frobnicate.u32 %r0, %r1;"), "frobnicate.u32");
   EXPECT_VIOLATION(message("add.u32.wobble %r0, %r1, %r2;"), "modifier .wobble");
-  EXPECT_VIOLATION(message("wgmma.fence.sync.aligned;", 90), "wgmma.fence");
+  EXPECT_VIOLATION(message("wgmma.fence.sync.aligned;", 120), "wgmma.fence");
   EXPECT_VIOLATION(
       message("mma.sync.aligned.m16n8k24.row.col.f32.bf16.bf16.f32 {%f0}, {%r0}, {%r0}, {%f0};"),
       "m16n8k24");

@@ -135,32 +135,64 @@ VerificationCases CasesA16() { return StripVerification(kFamily, kFloatingCodes,
 VerificationCases CasesA8F() { return StripVerification(kFamily, kFloatingCodes, DType::kE4M3); }
 VerificationCases CasesA8I() { return StripVerification(kFamily, {DType::kI8}, DType::kI8); }
 VerificationCases CasesF32() {
-  return StripVerification(
-      kFamily,
-      {DType::kF32, DType::kI8, DType::kE4M3, DType::kE5M2, DType::kBF16, DType::kF16},
-      DType::kF32);
-}
-// Sums of splits; single rows, by number and by range, of every code type.
-VerificationCases CasesRows() {
-  VerificationCases cases = StripVerification(kFamily, {DType::kI8}, DType::kI8);
-  for (const DType code : kCodes) {
-    for (const WeightFormat& f : Formats(code)) {
-      cases.push_back([f](Device& device) {
-        std::mt19937_64 random(8);
-        return CheckStripRows(device, kFamily, random, f, 37, 130).empty();
-      });
-    }
+  VerificationCases cases = StripVerification(kFamily, {DType::kF32, DType::kI8}, DType::kF32);
+  for (const DType code : {DType::kE4M3, DType::kE5M2, DType::kBF16, DType::kF16}) {
+    AddStripCases(kFamily, StripCodeCases(code), &cases);
   }
   return cases;
 }
-const VerificationRegistration kVerifyA16(
-    {"gemm_dense_a16", {"gemm_dense_a16"}, CasesA16, {80, 120}});
-const VerificationRegistration kVerifyA8F(
-    {"gemm_dense_a8f", {"gemm_dense_a8f"}, CasesA8F, {80, 89, 90, 120}});
-const VerificationRegistration kVerifyA8I(
-    {"gemm_dense_a8i", {"gemm_dense_a8i"}, CasesA8I, {80, 120}});
-const VerificationRegistration kVerifyF32({"strip_f32", {"strip_f32"}, CasesF32, {80, 120}});
-const VerificationRegistration kVerifyRows({"strip_rows", {"strip_rows"}, CasesRows, {80, 120}});
+// Single rows of every code type; sums of splits.
+VerificationCases CasesRows() {
+  return StripRowsVerification(
+      kFamily, {DType::kI8, DType::kE4M3, DType::kE5M2, DType::kBF16, DType::kF16, DType::kF32});
+}
+VerificationCases CasesSplits() {
+  VerificationCases cases;
+  std::vector<StripCase> splits;
+  for (const DType scale : {DType::kF32, DType::kBF16, DType::kF16, DType::kNone}) {
+    for (int i = 0; i < 8; ++i) {
+      StripCase c;
+      c.format = {scale == DType::kNone ? DType::kBF16 : DType::kI8, scale, 0};
+      c.activation = DType::kBF16;
+      c.m = i == 0 ? 11 : 9;
+      c.n = i == 0 ? 300 : 33 + i % 3;
+      c.k = i % 2 == 0 ? 400 : 650;
+      c.pair = i >= 4;
+      c.bf16_result = i % 2 != 0;
+      c.odd = i % 4 >= 2;
+      c.bias = i % 5 != 1;
+      c.residual = !c.pair && i != 3;
+      splits.push_back(c);
+    }
+  }
+  for (int i = 0; i < 5; ++i) {
+    StripCase c;
+    c.format = {DType::kI8, DType::kF32, 0};
+    c.activation = i == 4 ? DType::kI8 : DType::kBF16;
+    c.m = 9;
+    c.n = i == 4 ? 41 : 35;
+    c.k = 400;
+    c.bias = true;
+    c.pair = i >= 2;
+    c.odd = i % 2 != 0;
+    c.ends = c.bf16_result = i < 4;
+    c.gates = i == 4;
+    splits.push_back(c);
+  }
+  AddStripCases(kFamily, splits, &cases);
+  return cases;
+}
+const VerificationRegistration kVerify[] = {
+    VerificationRegistration(
+        {"gemm_dense_a16", {"gemm_dense_a16"}, CasesA16, {80, 89, 90, 120}}),
+    VerificationRegistration(
+        {"gemm_dense_a8f", {"gemm_dense_a8f"}, CasesA8F, {80, 89, 90, 120}}),
+    VerificationRegistration(
+        {"gemm_dense_a8i", {"gemm_dense_a8i"}, CasesA8I, {80, 89, 90, 120}}),
+    VerificationRegistration({"strip_f32", {"strip_f32"}, CasesF32, {80, 89, 90, 120}}),
+    VerificationRegistration({"strip_rows", {"strip_rows"}, CasesRows, {80, 89, 90, 120}}),
+    VerificationRegistration({"strip_splits", {"strip_rows"}, CasesSplits, {80, 89, 90, 120}}),
+};
 
 }  // namespace
 }  // namespace nibble::cuda

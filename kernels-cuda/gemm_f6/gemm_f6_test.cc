@@ -91,12 +91,19 @@ const std::vector<DType> kCodes = {DType::kE3M2, DType::kE2M3};
 VerificationCases CasesA16() { return StripVerification(kFamily, kCodes, DType::kBF16); }
 VerificationCases CasesA8F() { return StripVerification(kFamily, kCodes, DType::kE4M3); }
 VerificationCases CasesA8I() { return StripVerification(kFamily, kCodes, DType::kI8); }
-VerificationCases CasesF32() { return StripVerification(kFamily, kCodes, DType::kF32); }
-const VerificationRegistration kVerifyF32({"gemm_f6_f32", {"strip_f32"}, CasesF32, {80, 120}});
-const VerificationRegistration kVerifyA16({"gemm_f6_a16", {"gemm_f6_a16"}, CasesA16, {80, 120}});
-const VerificationRegistration kVerifyA8F(
-    {"gemm_f6_a8f", {"gemm_f6_a8f"}, CasesA8F, {80, 89, 90, 120}});
-const VerificationRegistration kVerifyA8I({"gemm_f6_a8i", {"gemm_f6_a8i"}, CasesA8I, {80, 120}});
+VerificationCases CasesF32() {
+  VerificationCases cases;
+  for (const DType code : kCodes) AddStripCases(kFamily, StripCodeCases(code), &cases);
+  return cases;
+}
+VerificationCases CasesRows() { return StripRowsVerification(kFamily, kCodes); }
+const VerificationRegistration kVerify[] = {
+    VerificationRegistration({"gemm_f6_f32", {"strip_f32"}, CasesF32, {80, 89, 90, 120}}),
+    VerificationRegistration({"gemm_f6_rows", {"strip_rows"}, CasesRows, {80, 89, 90, 120}}),
+    VerificationRegistration({"gemm_f6_a16", {"gemm_f6_a16"}, CasesA16, {80, 89, 90, 120}}),
+    VerificationRegistration({"gemm_f6_a8f", {"gemm_f6_a8f"}, CasesA8F, {80, 89, 90, 120}}),
+    VerificationRegistration({"gemm_f6_a8i", {"gemm_f6_a8i"}, CasesA8I, {80, 89, 90, 120}}),
+};
 
 }  // namespace
 }  // namespace nibble::cuda

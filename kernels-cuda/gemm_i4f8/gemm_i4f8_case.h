@@ -50,6 +50,25 @@ inline std::mt19937_64 Random(uint64_t stream) {
   return std::mt19937_64(TestSeed() * 0x9E3779B97F4A7C15u + stream);
 }
 
+inline int64_t UniformInt(std::mt19937_64& random, int64_t low, int64_t high) {
+  return std::uniform_int_distribution<int64_t>(low, high)(random);
+}
+
+inline constexpr DType kActivations[] = {DType::kE4M3, DType::kI8, DType::kBF16};
+inline constexpr DType kScaleTypes[] = {DType::kE4M3, DType::kPow2, DType::kF16, DType::kBF16,
+                                        DType::kF32};
+
+// With groups of units of 16, 32 and 64 columns, and larger than a row.
+inline std::vector<WeightFormat> Formats() {
+  std::vector<WeightFormat> formats;
+  for (const DType s : kScaleTypes) {
+    for (const int64_t group : {0, 16, 32, 48, 64, 96, 128, 192, 1024}) {
+      formats.push_back({DType::kI4, s, group});
+    }
+  }
+  return formats;
+}
+
 struct Case {
   WeightFormat format{DType::kI4, DType::kE4M3, 128};
   DType activation = DType::kE4M3;
@@ -59,6 +78,8 @@ struct Case {
   bool pair = false, bias = false, residual = false, in_place = false, bf16_result = false;
   bool integers = false;   // operands whose products and sums are exact in F32
   bool ends = false;       // activations are 0, biases hard to round (strip_case.h)
+  bool gates = false;      // activations are 0, the biases of gates from -20 to 20
+  bool unscaled = false;   // tokens of eight bits have no scales
   int64_t nan_token = -1;  // its scale is NaN
 };
 
@@ -66,10 +87,12 @@ inline std::string Describe(const Case& c) {
   return nibble::Describe(c.format, c.rows, c.cols) + " activation " +
          std::to_string(int(c.activation)) + " tokens " + std::to_string(c.tokens) +
          (c.planned ? " in blocks of " + std::to_string(c.plan.block_tokens) + " splits " +
-                          std::to_string(c.plan.splits)
+                          std::to_string(c.plan.splits) +
+                          (c.plan.warpgroup ? " by warpgroups" : "")
                     : "") +
          (c.pair ? " pair" : "") + (c.bias ? " bias" : "") + (c.residual ? " residual" : "") +
-         (c.bf16_result ? " bf16" : "");
+         (c.bf16_result ? " bf16" : "") + (c.integers ? " exact" : "") + (c.ends ? " ends" : "") +
+         (c.gates ? " gates" : "");
 }
 
 // The activations as elementwise/ leaves them, with NaN where no kernel may look, and their values.
@@ -81,8 +104,9 @@ struct LeftOperand {
         codes(static_cast<size_t>(c.tokens * stride * bytes), 0xFF) {
     std::normal_distribution<float> normal(0, 1);
     for (int64_t m = 0; m < c.tokens; ++m) {
-      const bool scaled = type != DType::kBF16 && !c.integers;
-      const float scale = scaled ? 0.001f + float(random() % 1000) / 3000 : 1;
+      const float scale = type == DType::kBF16 || c.unscaled ? 1
+                          : c.integers         ? std::ldexp(1.0f, int(m % 3) - 1)
+                                               : 0.001f + float(random() % 1000) / 3000;
       scales.push_back(m == c.nan_token ? NAN : scale);
       std::vector<double>& row = values.emplace_back();
       for (int64_t k = 0; k < RoundUp(c.cols, 128); ++k) {
@@ -91,11 +115,14 @@ struct LeftOperand {
           const float integer = float(int(random() % 17) - 8);
           if (type == DType::kBF16) code = Encode(type, c.integers ? integer : normal(random));
           if (type == DType::kI8) code = static_cast<uint8_t>(random());
+          if (type == DType::kI8 && c.integers && random() % 8 != 0) {
+            code = static_cast<uint8_t>(static_cast<int8_t>(integer));
+          }
           if (type == DType::kE4M3) {
             code = c.integers ? Encode(type, integer) : static_cast<uint8_t>(random());
             if ((code & 0x7F) == 0x7F) code ^= 1;
           }
-          if (c.ends) code = 0;
+          if (c.ends || c.gates) code = 0;
           row.push_back(double{scales.back()} * Decode(type, code));
         }
         std::memcpy(&codes[static_cast<size_t>((m * stride + k) * bytes)], &code,
@@ -113,17 +140,34 @@ struct LeftOperand {
 
 inline CanonicalStorage CaseWeights(std::mt19937_64& random, const Case& c) {
   CanonicalStorage weights = RandomWeights(random, c.format, c.rows, c.cols);
-  if (c.integers) {  // POW2 scales of 1 to 8: sums stay below 2^24 up to 2048 columns
-    for (uint8_t& s : weights.scales) s = static_cast<uint8_t>(random() % 4);
-    std::fill(weights.factors.begin(), weights.factors.end(), 1.0f);
+  if (!c.integers) return weights;
+  // POW2 scales of 1 to 8: sums stay below 2^24 up to 2048 columns. The others have all bits of an
+  // E4M3's or a BF16's significand, for shorter rows.
+  const DType type = c.format.scale;
+  for (size_t i = 0; i < weights.scales.size(); i += static_cast<size_t>(c.format.ScaleBytes())) {
+    const auto bits = static_cast<uint32_t>(random());
+    uint32_t code = bits % 4;
+    if (type != DType::kPow2) {
+      const float significand = type == DType::kE4M3 ? float(8 + bits % 8) / 8
+                                                     : float(128 + bits % 128) / 128;
+      const float scale = bits >> 8 & 1 ? significand : significand / 2;
+      code = Encode(type, bits >> 9 & 1 && type != DType::kE4M3 ? -scale : scale);
+      if (type == DType::kF32) std::memcpy(&code, &scale, 4);
+    }
+    std::memcpy(&weights.scales[i], &code, static_cast<size_t>(c.format.ScaleBytes()));
+  }
+  for (size_t i = 0; i < weights.factors.size(); ++i) {
+    weights.factors[i] = std::ldexp(1.0f, int(i % 3) + 1);
   }
   return weights;
 }
 
-inline std::vector<uint8_t> PackedWeights(const Case& c, CanonicalStorage& weights) {
-  std::vector<uint8_t> packed(static_cast<size_t>(PackedBytes(c.format, c.rows, c.cols)), 0xFF);
-  for (int64_t b = 0; b < RowBlocks(c.rows); ++b) {
-    Pack(c.format, c.rows, c.cols, weights.view(), b, packed.data());
+// All of a matrix, in bytes that were `fill` before.
+inline std::vector<uint8_t> PackAll(const WeightFormat& f, int64_t rows, int64_t cols,
+                                    CanonicalStorage& weights, uint8_t fill) {
+  std::vector<uint8_t> packed(static_cast<size_t>(PackedBytes(f, rows, cols)), fill);
+  for (int64_t b = RowBlocks(rows) - 1; b >= 0; --b) {
+    Pack(f, rows, cols, weights.view(), b, packed.data());
   }
   return packed;
 }
@@ -135,10 +179,14 @@ class PreparedCase {
       : c_(c), x_(random, c), stride_(c.rows + static_cast<int64_t>(random() % 4)) {
     for (int i = 0; i < (c.pair ? 2 : 1); ++i) {
       CanonicalStorage weights = CaseWeights(random, c);
-      packed_[i] = PackedWeights(c, weights);
+      packed_[i] = PackAll(c.format, c.rows, c.cols, weights, 0xFF);
       for (int64_t n = 0; n < c.rows; ++n) {
         const float bias = float(int(random() % 65) - 32) / 8;
-        bias_[i].push_back(!c.ends ? bias : c.pair && i == 0 ? 128 : HardToRound(n));
+        bias_[i].push_back(c.gates   ? (i == 0 ? float(n % 41 - 20) * 0.96875f : float(1 << n % 5))
+                           : !c.ends ? bias
+                           : !c.pair ? HardToRound(n)
+                           : i == 0  ? kOpenGate
+                                     : HardToRound(n) / kOpenGate);
       }
       for (int64_t m = 0; m < c.tokens; ++m) {
         for (int64_t n = 0; n < c.rows; ++n) {
@@ -162,7 +210,7 @@ class PreparedCase {
     const DeviceWeights matrix{c_.format, c_.rows, c_.cols, first.memory()};
     const DeviceWeights up{c_.format, c_.rows, c_.cols, second.memory()};
     const GemmLeft left{c_.activation, c_.tokens, c_.cols, codes.memory(), x_.stride,
-                        c_.activation == DType::kBF16 ? 0 : scales.memory()};
+                        c_.activation == DType::kBF16 || c_.unscaled ? 0 : scales.memory()};
     const GemmResult to{c_.bf16_result ? DType::kBF16 : DType::kF32,
                         c_.in_place ? residual.memory() : result.memory(),
                         stride_,
@@ -222,7 +270,8 @@ class PreparedCase {
           const double silu = value[0] / (1 + std::exp(-value[0]));
           expected = silu * value[1];
           bound = 1.1 * tolerance[0] * (std::fabs(value[1]) + tolerance[1]) +
-                  std::fabs(silu) * tolerance[1] + 16 * std::exp2(-24) * std::fabs(expected);
+                  std::fabs(silu) * tolerance[1] + 16 * std::exp2(-24) * std::fabs(expected) +
+                  1e-30;  // where exp nears F32's largest
         }
         if (c_.ends) bound = 0;
         if (c_.bf16_result && (c_.ends || (c_.integers && !c_.pair))) {

@@ -18,32 +18,36 @@ extern "C" __global__ void __launch_bounds__(256)
   const int n = static_cast<int>(blockIdx.x % row_blocks * 256 + threadIdx.x);
   if (n >= p.rows) return;
   float first = 0, second = 0;
+  int s = 0;  // there are two splits at least
 #pragma unroll 1
-  for (int s = 0; s < p.splits; ++s) {
+  do {
     first += *Partial(p, s, 0, token, n);
     if (p.pair != 0) second += *Partial(p, s, 1, token, n);
-  }
-  Store(p, token, n, Result(p, token, n, TokenScale(p, token), first, second));
+  } while (++s < p.splits);
+  Store(p, token, n, Result(p, token, n, TokenScale<true>(p, token), first, second));
 }
 
 // Block x: one row of the output; its 128 threads walk over words of eight columns.
 extern "C" __global__ void __launch_bounds__(128)
     gemm_i4f8_dequantize(const DequantizeParams p) {
-  const int64_t row = p.ids != nullptr ? p.ids[blockIdx.x] : p.first + blockIdx.x;
+  const uint32_t row = p.ids != nullptr ? p.ids[blockIdx.x] : p.first + blockIdx.x;
   const float factor =
       p.matrix.factors != nullptr ? p.matrix.factors[p.row_factors != 0 ? row : 0] : 1.0f;
   float* output = p.output + blockIdx.x * p.output_stride;
-  for (int64_t k = 8 * static_cast<int64_t>(threadIdx.x); k < p.cols; k += 8 * 128) {
+  for (uint32_t k = 8 * threadIdx.x; k < p.cols; k += 8 * 128) {
     const uint32_t word = *reinterpret_cast<const uint32_t*>(
         p.matrix.codes + WordOffset(p.steps, row, k));
     // Groups are multiples of 16 columns: one scale for all eight.
-    const int64_t at = (row / kTileRows * p.groups + k / p.group_size) * kTileRows;
+    const int64_t at =
+        (int64_t{row / kTileRows} * p.groups + k / p.group_size) * kTileRows;
     const float2 pair = LoadScalePair(
         p.scale_type, p.matrix.scales + ((at + row % kTileRows / 2 * 2) << p.scale_shift));
     const float scale = row % 2 == 0 ? pair.x : pair.y;
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      if (k + i < p.cols) output[k + i] = nibble::cuda::DecodeI4(word >> (4 * i)) * scale * factor;
+      if (i == 0 || k + i < p.cols) {
+        output[k + i] = nibble::cuda::DecodeI4(word >> (4 * i)) * scale * factor;
+      }
     }
   }
 }

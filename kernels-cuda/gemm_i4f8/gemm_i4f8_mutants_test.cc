@@ -16,6 +16,7 @@ const KnownMutantsRegistration kI4Mutants({{}, {
     {"gemm_i4f8_tiled_bf16", 13, 5, 2, 14},
     {"gemm_i4f8_tiled_e4m3", 12, 5, 2, 15},
     {"gemm_i4f8_tiled_i8", 11, 6, 2, 16},
+    {"gemm_i4f8_wgmma", 7, 0, 0, 1},
 }});
 
 }  // namespace

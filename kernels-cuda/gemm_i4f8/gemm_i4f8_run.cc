@@ -207,15 +207,16 @@ Status DequantizeRows(Device& device, const DeviceWeights& weights, DevicePtr id
   }
   DequantizeParams p{};
   p.matrix = Pointers(weights, layout, 0);
-  p.cols = weights.cols;
+  p.cols = static_cast<uint32_t>(weights.cols);
   p.steps = static_cast<int32_t>(layout.steps);
   p.groups = static_cast<int32_t>(layout.groups);
   p.scale_type = static_cast<int32_t>(weights.format.scale);
   p.scale_shift = ScaleShift(layout);
   p.row_factors = weights.format.HasRowFactors();
-  p.group_size = weights.format.Group(weights.cols);
+  p.group_size = static_cast<uint32_t>(
+      std::min(weights.format.Group(weights.cols), int64_t{1} << 31));
   p.ids = Pointer<const int32_t>(ids);
-  p.first = first;
+  p.first = static_cast<uint32_t>(first);
   p.output = Pointer<float>(output);
   p.output_stride = output_stride;
   LaunchShape shape;

@@ -19,139 +19,15 @@
 #include "kernels-cuda/common/modules.h"
 #include "kernels-cuda/gemm_i4f8/gemm_i4f8_case.h"
 #include "kernels-cuda/gemm_i4f8/kernel_table.h"
-#include "kernels-cuda/gemm_i4f8/layout.h"
-#include "kernels-cuda/gemm_i4f8/params.h"
-#include "kernels-cuda/testing/verification.h"
 
 namespace nibble::cuda::gemm_i4f8 {
 namespace {
 
 constexpr auto& kTargets = kEmulatedGenerations;
-constexpr DType kActivations[] = {DType::kE4M3, DType::kI8, DType::kBF16};
-constexpr DType kScaleTypes[] = {DType::kE4M3, DType::kPow2, DType::kF16, DType::kBF16,
-                                 DType::kF32};
 constexpr int kBlockTokens[] = {8, 16, 32, 64, 128};
-
-int64_t UniformInt(std::mt19937_64& random, int64_t low, int64_t high) {
-  return std::uniform_int_distribution<int64_t>(low, high)(random);
-}
 
 // How often random shapes repeat: many times where NIBBLE_FULL_TESTS is set.
 int TestRounds() { return std::getenv("NIBBLE_FULL_TESTS") != nullptr ? 20 : 1; }
-
-std::vector<WeightFormat> Formats() {
-  std::vector<WeightFormat> formats;
-  for (const DType s : kScaleTypes) {
-    for (const int64_t group : {0, 16, 32, 48, 64, 96, 128, 192, 1024}) {
-      formats.push_back({DType::kI4, s, group});
-    }
-  }
-  return formats;
-}
-
-std::vector<uint8_t> PackAll(const WeightFormat& f, int64_t rows, int64_t cols,
-                             CanonicalStorage& weights, uint8_t fill) {
-  std::vector<uint8_t> packed(static_cast<size_t>(PackedBytes(f, rows, cols)), fill);
-  for (int64_t b = RowBlocks(rows) - 1; b >= 0; --b) {
-    Pack(f, rows, cols, weights.view(), b, packed.data());
-  }
-  return packed;
-}
-
-TEST(GemmI4F8Packing, EveryFormatComesBackBitForBit) {
-  auto random = Random(201);
-  for (const WeightFormat& f : Formats()) {
-    for (int i = 0; i < 6; ++i) {
-      const int64_t rows = i == 0 ? 1 : UniformInt(random, 1, 150);
-      const int64_t cols = i == 1 ? 1 : UniformInt(random, 1, 300);
-      SCOPED_TRACE(Describe(f, rows, cols));
-      CanonicalStorage weights = RandomWeights(random, f, rows, cols);
-      for (uint8_t& s : weights.scales) s = static_cast<uint8_t>(random());
-      const std::vector<uint8_t> packed = PackAll(f, rows, cols, weights, 0xA5);
-      ASSERT_EQ(packed, PackAll(f, rows, cols, weights, 0x5A)) << "bytes that no block wrote";
-      CanonicalStorage back(f, rows, cols);
-      for (auto* part : {&back.codes, &back.scales}) std::fill(part->begin(), part->end(), 0xA5);
-      for (int64_t b = 0; b < RowBlocks(rows); ++b) {
-        Unpack(f, rows, cols, packed.data(), b, back.view());
-      }
-      EXPECT_EQ(back.codes, weights.codes);
-      EXPECT_EQ(back.scales, weights.scales);
-      EXPECT_EQ(back.factors, weights.factors);
-    }
-  }
-}
-
-TEST(GemmI4F8Packing, BitsOfNoColumnAreIgnored) {
-  auto random = Random(202);
-  const WeightFormat f{DType::kI4, DType::kF32, 0};
-  for (const int64_t cols : {1, 7, 9, 63, 65}) {
-    CanonicalStorage weights = RandomWeights(random, f, 3, cols);
-    const std::vector<uint8_t> expected = PackAll(f, 3, cols, weights, 0);
-    for (int64_t r = 1; r <= 3; ++r) {
-      weights.codes[static_cast<size_t>(r * f.CodeRowBytes(cols) - 1)] |= 0xF0;
-    }
-    EXPECT_EQ(PackAll(f, 3, cols, weights, 0), expected) << cols;
-  }
-}
-
-// The table in layout.h, entry by entry.
-TEST(GemmI4F8Packing, WordsStandWhereLanesReadThem) {
-  constexpr int64_t kSteps = 3;
-  for (int64_t tile = 0; tile < 2; ++tile) {
-    for (int64_t step = 0; step < kSteps; ++step) {
-      for (int64_t lane = 0; lane < 32; ++lane) {
-        const int64_t group = lane / 4, member = lane % 4;
-        const int64_t at = (tile * kSteps + step) * 512 + lane * 16;
-        const int64_t n = tile * 16 + 2 * group, k = step * 64 + 8 * member;
-        EXPECT_EQ(WordOffset(kSteps, n, k), at);
-        EXPECT_EQ(WordOffset(kSteps, n + 1, k), at + 4);
-        EXPECT_EQ(WordOffset(kSteps, n, k + 32), at + 8);
-        EXPECT_EQ(WordOffset(kSteps, n + 1, k + 32), at + 12);
-      }
-    }
-  }
-}
-
-TEST(GemmI4F8Plan, FastDivideDivides) {
-  auto random = Random(203);
-  for (int i = 0; i < 100000; ++i) {
-    const uint32_t d = i < 300 ? uint32_t(i) + 1
-                       : i == 300 ? 1u << 31
-                                  : uint32_t(random() >> (33 + random() % 31)) + 1;
-    const uint32_t any = uint32_t(random() >> (33 + random() % 31));
-    const FastDivide by(d);
-    for (const uint32_t n : {any, any / d * d, any / d * d + d - 1, 0u, 0x7FFFFFFFu}) {
-      if (n > 0x7FFFFFFFu) continue;
-      const uint32_t high = static_cast<uint32_t>(uint64_t{n} * by.multiplier >> 32);
-      ASSERT_EQ((high + n) >> by.shift, n / d) << n << " / " << d;
-    }
-  }
-}
-
-TEST(GemmI4F8Plan, EveryPlanHasAKernelAndItsScratch) {
-  auto random = Random(204);
-  Device& device = EmulatedDevice(89);
-  for (int i = 0; i < 300; ++i) {
-    const WeightFormat f{DType::kI4, DType::kF32, 16 * UniformInt(random, 0, 9)};
-    const int64_t rows = UniformInt(random, 1, 20000), cols = UniformInt(random, 1, 20000);
-    const int64_t m = UniformInt(random, 1, i % 2 == 0 ? 40 : 3000);
-    const int64_t bytes = ScratchBytes(device, f, rows, cols, m);
-    for (int64_t tokens = 1; tokens <= m; tokens += 1 + tokens / 16) {
-      for (const bool pair : {false, true}) {
-        const Plan plan =
-            MakePlan(f, rows, cols, tokens, pair, device.properties().multiprocessors);
-        ASSERT_TRUE(HasKernel(UnitColumns(f), plan.block_tokens, tokens));
-        ASSERT_GE(plan.splits, 1);
-        ASSERT_LE(plan.splits, std::max<int64_t>(1, cols / 64));
-        ASSERT_LE(PlanScratchBytes(plan, rows, tokens, pair), bytes)
-            << rows << " x " << cols << ", " << tokens << " of " << m << " tokens";
-      }
-    }
-  }
-  EXPECT_EQ(MakePlan({DType::kI4, DType::kF32, 0}, 11008, 4096, 1, false, 128).splits, 1);
-  EXPECT_GT(MakePlan({DType::kI4, DType::kF32, 0}, 1024, 4096, 1, false, 128).splits, 1);
-  EXPECT_GT(MakePlan({DType::kI4, DType::kF32, 0}, 1024, 4096, 64, false, 128).splits, 1);
-}
 
 // ---------------------------------------------------------------------------------- products
 
@@ -470,20 +346,6 @@ TEST(GemmI4F8, UnsupportedNamesWhatThereIs) {
   EXPECT_NE(Unsupported(f, int64_t{1} << 31, 10, DType::kE4M3, 80), "");
 }
 
-TEST(GemmI4F8, WarpgroupProductsNeedADeviceThatHasThem) {
-  for (const int sm : kTargets) {
-    EXPECT_FALSE(UsesWarpgroups(EmulatedDevice(sm), 64)) << sm;
-    EXPECT_FALSE(UsesWarpgroups(EmulatedDevice(sm), 16)) << sm;
-  }
-  Plan plan{128, 1};
-  plan.warpgroup = true;
-  const Status status = RunPlanned(EmulatedDevice(89), plan,
-                                   {{DType::kI4, DType::kE4M3, 128}, 32, 128, 256}, nullptr,
-                                   {DType::kE4M3, 2, 128, 4096, 128, 512},
-                                   {DType::kF32, 1024, 32, 0, 0, 0, 0}, {0, 0});
-  EXPECT_NE(status.message().find("sm_90"), std::string::npos);
-}
-
 TEST(GemmI4F8, RunRefusesWhatItCannotRead) {
   Device& device = EmulatedDevice(89);
   const WeightFormat f{DType::kI4, DType::kE4M3, 128};
@@ -512,116 +374,6 @@ TEST(GemmI4F8, RunRefusesWhatItCannotRead) {
   EXPECT_NE(scratch.message().find("scratch of 16 bytes"), std::string::npos);
   EXPECT_FALSE(DequantizeRows(device, w, 0, 31, 2, 256, 2048).ok());
 }
-
-// --------------------------------------------------------------------------------- for mutants
-
-// Every kernel of a module: with bias, residual and BF16 results and its steps split over blocks;
-// as a pair, rows long enough to fill and refill the rings; and with every scale type.
-std::vector<Case> MutantCases(DType activation, bool few) {
-  std::vector<Case> cases;
-  int i = 0;
-  for (const ProductKernel& k : kProductKernels) {
-    if (k.activation != activation || (k.block_tokens <= 16) != few) continue;
-    for (const bool pair : {false, true}) {
-      Case c;
-      c.format = {DType::kI4, kScaleTypes[i++ % 5], k.unit == 64 ? 128 : k.unit};
-      c.activation = activation;
-      c.plan = {k.block_tokens, pair ? 1 : 3};
-      c.rows = few ? (pair ? 20 : 37) : (pair ? 60 : 101);  // tiled: most of a block of 128
-      // Rings of four stages: for 4 warps a matrix, or one block, all used again; in two splits of
-      // 8 warps or blocks, not all used.
-      c.cols = few ? 64 * 4 * 5 + 7 : 64 * 6 + 33;
-      c.tokens = k.block_tokens == 128 ? 70 : k.block_tokens - 2;
-      c.pair = pair;
-      c.bias = true;
-      c.residual = c.bf16_result = !pair;
-      cases.push_back(c);
-    }
-    for (const DType scale : kScaleTypes) {
-      Case c;
-      c.format = {DType::kI4, scale, k.unit == 64 ? 64 : k.unit};
-      c.activation = activation;
-      c.plan = {k.block_tokens, 1};
-      c.rows = 18;
-      c.cols = 64 * 4 + 40;  // the last step in the first stage, where the sums pass through
-      c.tokens = 3;
-      c.integers = scale == DType::kPow2;  // where a scale's last bit is seen
-      cases.push_back(c);
-      if (!c.integers) continue;
-      for (const bool pair : {false, true}) {
-        c.pair = pair;
-        c.bias = c.bf16_result = c.ends = true;
-        c.rows = 35;
-        cases.push_back(c);
-      }
-    }
-  }
-  return cases;
-}
-
-template <int kActivation, bool kFew>
-VerificationCases ModuleCases() {
-  std::mt19937_64 random(230 + kActivation);
-  VerificationCases cases;
-  for (const Case& c : MutantCases(kActivations[kActivation], kFew)) {
-    const auto prepared = std::make_shared<PreparedCase>(random, c);
-    cases.push_back([prepared](Device& device) { return prepared->Verify(device).empty(); });
-  }
-  return cases;
-}
-
-bool VerifyDequantize(Device& device, const WeightFormat& f) {
-  std::mt19937_64 random(240);
-  constexpr int64_t kRows = 35, kCols = 1100;
-  CanonicalStorage weights = RandomWeights(random, f, kRows, kCols);
-  DeviceCopy packed(device, PackAll(f, kRows, kCols, weights, 0));
-  const std::vector<int32_t> ids = {34, 0, 17, 16};
-  DeviceCopy device_ids(device, ids);
-  std::vector<float> out(4 * kCols);
-  for (const bool by_id : {true, false}) {
-    DeviceCopy output(device, out);
-    if (!DequantizeRows(device, {f, kRows, kCols, packed.memory()},
-                        by_id ? device_ids.memory() : 0, 3, 4, output.memory(), kCols).ok() ||
-        !output.CopyOut(out).ok()) {
-      return false;
-    }
-    for (size_t i = 0; i < out.size(); ++i) {
-      const int64_t r = static_cast<int64_t>(i) / kCols, k = static_cast<int64_t>(i) % kCols;
-      const int64_t n = by_id ? ids[static_cast<size_t>(r)] : 3 + r;
-      if (out[i] != static_cast<float>(WeightValue(f, kCols, weights.view(), n, k))) return false;
-    }
-  }
-  return true;
-}
-
-VerificationCases DequantizeCases() {
-  VerificationCases cases;
-  for (const WeightFormat& f : {WeightFormat{DType::kI4, DType::kPow2, 16},
-                                WeightFormat{DType::kI4, DType::kE4M3, 128},
-                                WeightFormat{DType::kI4, DType::kF16, 32},
-                                WeightFormat{DType::kI4, DType::kBF16, 48},
-                                WeightFormat{DType::kI4, DType::kF32, 0}}) {
-    cases.push_back([f](Device& device) { return VerifyDequantize(device, f); });
-  }
-  return cases;
-}
-
-const VerificationRegistration kMutants[] = {
-    VerificationRegistration({"gemm_i4f8 few e4m3", {"gemm_i4f8_few_e4m3", "gemm_i4f8_finish"},
-                              ModuleCases<0, true>, {80, 89, 90, 120}}),
-    VerificationRegistration(
-        {"gemm_i4f8 few i8", {"gemm_i4f8_few_i8"}, ModuleCases<1, true>, {80, 120}}),
-    VerificationRegistration(
-        {"gemm_i4f8 few bf16", {"gemm_i4f8_few_bf16"}, ModuleCases<2, true>, {80, 120}}),
-    VerificationRegistration({"gemm_i4f8 tiled e4m3", {"gemm_i4f8_tiled_e4m3"},
-                              ModuleCases<0, false>, {80, 89, 90, 120}}),
-    VerificationRegistration(
-        {"gemm_i4f8 tiled i8", {"gemm_i4f8_tiled_i8"}, ModuleCases<1, false>, {80, 120}}),
-    VerificationRegistration(
-        {"gemm_i4f8 tiled bf16", {"gemm_i4f8_tiled_bf16"}, ModuleCases<2, false>, {80, 120}}),
-    VerificationRegistration(
-        {"gemm_i4f8 dequantize", {"gemm_i4f8_finish"}, DequantizeCases, {80, 89, 90, 120}}),
-};
 
 }  // namespace
 }  // namespace nibble::cuda::gemm_i4f8

@@ -4,6 +4,7 @@
 // An operand type says for its activations
 //   Raw         8 columns of one token, as they lie in memory: member's of a block of 32
 //   kBytes      bytes of one activation
+//   kScaled     whether its tokens may have scales
 //   Weights     the left fragments of a block of 16 rows x 32 columns
 //   Tokens      the right fragments of a block of 32 columns x 8 tokens
 //   Sum         the accumulators of a unit, which Start() zeroes and Value() reads
@@ -47,6 +48,7 @@ struct LeftE4M3 {
   using Raw = uint2;
   using Sum = FloatSum;
   static constexpr int kBytes = 1;
+  static constexpr bool kScaled = true;
   struct Weights {
     uint32_t a[1][4];
   };
@@ -70,6 +72,7 @@ struct LeftE4M3 {
   using Raw = uint2;
   using Sum = FloatSum;
   static constexpr int kBytes = 1;
+  static constexpr bool kScaled = true;
   struct Weights {
     uint32_t a[2][4];
   };
@@ -100,6 +103,7 @@ struct LeftI8 {
   using Raw = uint2;
   using Sum = IntegerSum;
   static constexpr int kBytes = 1;
+  static constexpr bool kScaled = true;
   struct Weights {
     uint32_t a[1][4];
   };
@@ -128,6 +132,7 @@ struct LeftBF16 {
   using Raw = uint4;
   using Sum = FloatSum;
   static constexpr int kBytes = 2;
+  static constexpr bool kScaled = false;
   struct Weights {
     uint32_t a[2][4];
   };
@@ -156,8 +161,8 @@ __device__ __forceinline__ uint32_t Divide(uint32_t n, FastDivide by) {
   return (__umulhi(n, by.multiplier) + n) >> by.shift;
 }
 
-// Two neighbouring scales of any type; the branch is the same for all threads. E4M3 scales have
-// no NaN (they were refused when the matrix was packed).
+// Two neighbouring scales of any type that Unsupported (gemm_i4f8.h) lets through; the branch is
+// the same for all threads. E4M3 scales have no NaN (they were refused when the matrix was packed).
 __device__ __forceinline__ float2 LoadScalePair(int scale_type, const uint8_t* pair) {
   switch (static_cast<DType>(scale_type)) {
     case DType::kE4M3: {
@@ -177,7 +182,8 @@ __device__ __forceinline__ float2 LoadScalePair(int scale_type, const uint8_t* p
       const uint32_t two = *reinterpret_cast<const uint32_t*>(pair);
       return {DecodeBF16Low(two), DecodeBF16High(two)};
     }
-    default: return *reinterpret_cast<const float2*>(pair);
+    case DType::kF32: return *reinterpret_cast<const float2*>(pair);
+    default: __builtin_unreachable();
   }
 }
 

@@ -65,11 +65,10 @@ struct GemmParams {
 
 struct DequantizeParams {
   MatrixPointers matrix;
-  int64_t cols;
+  uint32_t cols, group_size;  // neither above 2^31
   int32_t steps, groups, scale_type, scale_shift, row_factors;
-  int64_t group_size;
+  uint32_t first;
   const int32_t* ids;  // or null: first, first + 1, ...
-  int64_t first;
   float* output;
   int64_t output_stride;
 };

@@ -27,8 +27,12 @@ int UnitColumns(const WeightFormat& format);
 Plan MakePlan(const WeightFormat& format, int64_t rows, int64_t cols, int64_t tokens, bool pair,
               int multiprocessors);
 
-// Whether this device is to take the kernel that Plan::warpgroup asks for (warpgroup_trial.cc).
+// Whether this device is to take the kernel that Plan::warpgroup asks for: whether it has it, and
+// has passed its trial, which is held once a process (warpgroup_trial.cc).
 bool UsesWarpgroups(Device& device, int unit);
+
+// The trial: *same is whether the kernel gave the same bits as the 16-bit one.
+Status TryWarpgroups(Device& device, int unit, bool* same);
 
 // Scratch of a plan.
 int64_t PlanScratchBytes(const Plan& plan, int64_t rows, int64_t tokens, bool pair);

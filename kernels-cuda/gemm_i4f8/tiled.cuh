@@ -75,7 +75,7 @@ __device__ __forceinline__ void Tiled(const GemmParams& p) {
 
   // ---- consumer ----
   const int lane = thread % 32, group = thread / 4 % 8, member = thread % 4;
-  const int warp_rows = thread / 32 % 4, warp_tokens = thread / 128 * 64;
+  const int warp_rows = thread / 32 % 4, warp_tokens = kThreads > 128 ? thread / 128 * 64 : 0;
   const int swapped = Left::kBytes == 1 ? thread / 8 % 2 : thread / 4 % 2;
   float total[2][kTokenTiles][4] = {};
 #pragma unroll
@@ -113,8 +113,9 @@ __device__ __forceinline__ void Tiled(const GemmParams& p) {
   // The ring serves once more, when all warps have left it.
   static_assert(kStages * kStageBytes >= kThreads / 32 * kStoreFloats * 4, "room for every warp");
   __syncthreads();
-  StoreTiles<kTokenTiles>(block, warp_rows, block.token_block * kBlockTokens + warp_tokens, total,
-                          reinterpret_cast<float*>(stages) + thread / 32 * kStoreFloats);
+  StoreTiles<kTokenTiles, Left::kScaled>(
+      block, warp_rows, block.token_block * kBlockTokens + warp_tokens, total,
+      reinterpret_cast<float*>(stages) + thread / 32 * kStoreFloats);
 }
 
 }  // namespace nibble::cuda::gemm_i4f8

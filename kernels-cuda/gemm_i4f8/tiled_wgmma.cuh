@@ -21,6 +21,11 @@
 // What is rounded: as gemm_i4f8.h says for FP8 tensor cores. Groups are multiples of 32 columns
 // or the whole row.
 //
+// Order. Products run beside the threads, so that four things have to be said: accumulators and
+// weights are in their registers before wgmma.fence (HoldRegisters); every thread fences the tokens
+// that it has stored before the barrier that hands them over; nobody looks at results before the
+// wait; and a stage is filled anew behind a barrier that all warps reach after that wait.
+//
 // Bank conflicts: none. A thread stores two 16-byte words of half a row; the swizzle puts those of
 // the eight threads that meet in a pass into other banks.
 #pragma once
@@ -79,7 +84,6 @@ __device__ __forceinline__ void TiledWarpgroup(const GemmParams& p) {
       *reinterpret_cast<uint4*>(row + ((2 * half + 1) ^ token_swizzle) * 16) =
           make_uint4(tokens[0].y, tokens[0].w, tokens[1].y, tokens[1].w);
     }
-    FenceSharedForWarpgroup();
   };
 
   // ---- consumer ----
@@ -93,6 +97,7 @@ __device__ __forceinline__ void TiledWarpgroup(const GemmParams& p) {
     load_tokens(i);
     store_tokens(i, i);
   }
+  FenceSharedForWarpgroup();
   const int count = block.end - block.begin;
   for (int i = 0; i < count; ++i) {
     const int stage = i % kStages;
@@ -128,6 +133,12 @@ __device__ __forceinline__ void TiledWarpgroup(const GemmParams& p) {
       float sum[2][32];
 #pragma unroll
       for (int e = 0; e < 32; ++e) sum[0][e] = sum[1][e] = 0;
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        HoldRegisters(sum[r]);
+#pragma unroll
+        for (int k = 0; k < kBlocks; ++k) HoldRegisters(a[r][k]);
+      }
       WarpgroupFence();
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
@@ -154,6 +165,7 @@ __device__ __forceinline__ void TiledWarpgroup(const GemmParams& p) {
       }
     }
     store_tokens(i + 2, (i + 2) % kStages);
+    FenceSharedForWarpgroup();
   }
   // The ring serves once more, when all warps have left it.
   __syncthreads();

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Hopper's own kernel (tiled_wgmma.cuh) is the one that the emulator cannot run. A device is
-// therefore given a trial before the kernel's first use: one block's product of small integers,
-// whose sums are exact in every kernel and in FP8 accumulators that keep 13 bits, must come out
-// with the same bits as from the 16-bit kernel. Where it does not, that kernel goes on serving.
+// Hopper's own kernel (tiled_wgmma.cuh) has run in the emulator alone, which takes from the manual
+// how matrices lie in shared memory, what is swizzled there and who must fence what. Whoever
+// misreads that misreads it in the kernel and in the emulator alike, and this is the one kernel
+// that depends on it. A device is therefore given a trial before the kernel's first use: one
+// block's product of small integers, whose sums are exact in every kernel and in FP8 accumulators
+// that keep 13 bits, must come out with the same bits as from the 16-bit kernel, which does not
+// depend on it. Where it does not, that kernel goes on serving.
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -42,9 +45,11 @@ class Memory {
   Status status_;
 };
 
+}  // namespace
+
 // Sums stay exact: |q| <= 8 and |x| <= 8 make at most 64 * 64 = 2^12 a unit of 64 columns, whose
 // terms end 12 bits below that; scales are 1 or 2, and the whole is below 2^16.
-Status Try(Device& device, int unit, bool* same) {
+Status TryWarpgroups(Device& device, int unit, bool* same) {
   const WeightFormat format{DType::kI4, DType::kPow2, unit};
   std::vector<uint8_t> codes(kSize * kColumns / 2), scales(kSize * kColumns / unit);
   std::vector<uint8_t> left(kSize * kColumns);
@@ -85,8 +90,6 @@ Status Try(Device& device, int unit, bool* same) {
   return Status();
 }
 
-}  // namespace
-
 bool UsesWarpgroups(Device& device, int unit) {
   if (device.properties().sm != 90 || unit == 16) return false;
   static std::mutex mutex;
@@ -99,7 +102,7 @@ bool UsesWarpgroups(Device& device, int unit) {
   if (device.recording()) return false;  // no time for a trial
   bool same = false;
   // What fails for a passing reason, such as memory, may be tried again.
-  if (!Try(device, unit, &same).ok()) return false;
+  if (!TryWarpgroups(device, unit, &same).ok()) return false;
   return known[key] = same;
 }
 

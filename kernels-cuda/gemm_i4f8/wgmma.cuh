@@ -14,7 +14,21 @@
 
 namespace nibble::cuda::gemm_i4f8 {
 
-// Before the first product of a sequence, and after registers of A or D were written otherwise.
+// Makes the compiler have these values in these registers here. Without it, it is free to write
+// them just before the product that takes them, past the fence that has to come after.
+template <int kCount>
+__device__ __forceinline__ void HoldRegisters(float (&d)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
+template <int kCount>
+__device__ __forceinline__ void HoldRegisters(uint32_t (&a)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+r"(a[i])::"memory");
+}
+
+// After the last access to registers of A or D, and before a product that has them; also where
+// that product does not read its accumulators (PTX manual, wgmma.fence). HoldRegisters comes first.
 __device__ __forceinline__ void WarpgroupFence() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
@@ -27,8 +41,8 @@ __device__ __forceinline__ void WarpgroupCommit() {
 // that no use moves ahead of the wait.
 __device__ __forceinline__ void WarpgroupWait(float (&d0)[32], float (&d1)[32]) {
   asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-#pragma unroll
-  for (int i = 0; i < 32; ++i) asm volatile("" : "+f"(d0[i]), "+f"(d1[i])::"memory");
+  HoldRegisters(d0);
+  HoldRegisters(d1);
 }
 
 // Orders this thread's ordinary writes to shared memory before later warpgroup products read it

@@ -59,9 +59,10 @@ void MutateLine(int number, const std::string& kernel, const std::string& line,
       mutants->push_back({number, kernel, change, line, mutated});
   };
   static const std::regex kDrop(
-      "^\\s*\\{?\\s*(bar\\.sync|barrier\\.sync|bar\\.warp\\.sync|bar\\.arrive|cp\\.async|(@!?%p\\d+"
-      "\\s+)?st\\.(shared|global))");
-  static const std::regex kWait("cp\\.async\\.wait_group\\s+(\\d+)");
+      "^\\s*\\{?\\s*(bar\\.sync|barrier\\.sync|bar\\.warp\\.sync|bar\\.arrive|cp\\.async|"
+      "wgmma\\.|fence\\.proxy\\.async|(@!?%p\\d+\\s+)?st\\.(shared|global))");
+  static const std::regex kWait(
+      "(?:cp\\.async\\.wait_group|wgmma\\.wait_group\\.sync\\.aligned)\\s+(\\d+)");
   static const std::regex kAnd("\\band\\.b(?:16|32|64)\\s[^;]*,\\s*(-?\\d+);");
   static const std::regex kSelector("\\bprmt\\.b32\\s[^;]*,\\s*(\\d+);");
   static const std::regex kTable("\\blop3\\.b32\\s[^;]*,\\s*((?:0x)?[0-9A-Fa-f]+);");
@@ -70,7 +71,7 @@ void MutateLine(int number, const std::string& kernel, const std::string& line,
   static const std::regex kWide(
       "ldmatrix\\.sync\\.aligned\\.m8n8\\.(x4|x2)(\\.trans)?\\.shared\\.b16\\s*\\{([^}]*)\\}");
   static const std::regex kFragment(
-      "mma\\.sync[^{]*\\{[^}]*\\}\\s*,\\s*\\{\\s*([^,}]*),\\s*([^,}]*)");
+      "mma(?:_async)?\\.sync[^{]*\\{[^}]*\\}\\s*,\\s*\\{\\s*([^,}]*),\\s*([^,}]*)");
   static const std::regex kAddress("\\[(%r[d]?\\d+|\\w+)(\\+-?\\d+)?\\]");
   static const std::regex kShift("\\bsh[lr]\\.[bsu](?:16|32|64)\\s[^;]*,\\s*(\\d+);");
   static const std::regex kConstant(
@@ -120,7 +121,7 @@ void MutateLine(int number, const std::string& kernel, const std::string& line,
     add("matrix", head + match[1].str() + (trans.empty() ? ".trans" : "") + ".shared.b16 {" + list +
                       "}" + tail);
   }
-  if (Matches(line, "mma.sync", kFragment, &match)) {
+  if (Matches(line, "mma", kFragment, &match)) {
     const std::string a = match[1].str(), b = match[2].str();
     std::string mutated = line;
     mutated.replace(static_cast<size_t>(match.position(2)), b.size(), a);

@@ -18,10 +18,11 @@ struct Mutant {
 };
 
 // All mutants of the lines given. What moves data, orders it or chooses its bits:
-//   drop       a barrier, a wait or commit of cp.async, a cp.async or a store is left out
-//   wait       cp.async.wait_group lets one group more be under way
+//   drop       a barrier, a wait or commit of cp.async or wgmma, a wgmma.fence, a
+//              fence.proxy.async, a cp.async, a wgmma.mma_async or a store is left out
+//   wait       cp.async.wait_group or wgmma.wait_group lets one group more be under way
 //   matrix     ldmatrix loads half as many matrices, or transposes them where it did not
-//   fragment   the first two registers of an mma's left operand are swapped
+//   fragment   the first two registers of an mma's or wgmma's left operand are swapped
 //   offset     an address moves by the size of the access
 //   permute    a selector of prmt or the table of lop3 changes in one bit
 //   mask       an and with a constant loses its lowest bit
