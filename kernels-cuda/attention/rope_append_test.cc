@@ -120,7 +120,15 @@ void Check(std::mt19937_64& random, int sm, const AppendCase& c) {
     Status status;
     const std::vector<uint8_t> got = memory[i]->Read(&status);
     ASSERT_TRUE(status.ok()) << status.message();
+    // NaN stays NaN, but not its other bits: common/encode.cuh.
+    const auto is_nan = [](const std::vector<uint8_t>& bytes, size_t at) {
+      uint16_t code = 0;
+      std::memcpy(&code, &bytes[at], sizeof(code));
+      return std::isnan(DecodeBF16(code));
+    };
     for (size_t b = 0; b < all.size(); ++b) {
+      const size_t first = b / 2 * 2;
+      if (c.shape.type == DType::kBF16 && is_nan(got, first) && is_nan(all, first)) continue;
       ASSERT_EQ(got[b], all[b]) << "sequence " << i << ", byte " << b;
     }
   }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // From F32 to codes: to nearest, ties to even, saturating; bit for bit what
-// kernels-cpu/numerics/formats.h encodes, for every input. (A NaN's sign may be lost in E4M3.)
+// kernels-cpu/numerics/formats.h encodes, for every input but NaN: it stays NaN, but may lose its sign
+// and its other bits.
 #pragma once
 
 #include "kernels-cuda/common/decode.cuh"
@@ -10,18 +11,21 @@ namespace nibble::cuda {
 
 // ---------------------------------------------------------------------------------------- 16 bits
 
-// Saturates to the largest finite value; infinity and NaN stay.
-__device__ __forceinline__ uint16_t EncodeBF16(float value) {
-  const uint32_t bits = __float_as_uint(value);
-  const uint32_t magnitude = bits & 0x7FFFFFFFu;
-  uint32_t code = (magnitude + 0x7FFFu + ((magnitude >> 16) & 1u)) >> 16;
-  code = min(code, 0x7F7Fu);
-  if (magnitude >= 0x7F800000u) code = magnitude >> 16 | (magnitude > 0x7F800000u ? 0x40u : 0u);
-  return static_cast<uint16_t>(code | (bits >> 16 & 0x8000u));
+// Finite values come within BF16's largest; infinity and NaN stay.
+__device__ __forceinline__ float SaturateToBF16(float value) {
+  constexpr float kLargest = 0x1.FEp127f;
+  return fabsf(value) < INFINITY ? fmaxf(fminf(value, kLargest), -kLargest) : value;
 }
 
 __device__ __forceinline__ uint32_t EncodeBF16x2(float low, float high) {
-  return EncodeBF16(low) | static_cast<uint32_t>(EncodeBF16(high)) << 16;
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;"
+      : "=r"(pair) : "f"(SaturateToBF16(high)), "f"(SaturateToBF16(low)));
+  return pair;
+}
+
+__device__ __forceinline__ uint16_t EncodeBF16(float value) {
+  return static_cast<uint16_t>(EncodeBF16x2(value, 0.0f));
 }
 
 // In one instruction, for values known to be below BF16's largest (3.39e38): above it, this one

@@ -304,4 +304,11 @@ __device__ __forceinline__ uint32_t MagnitudeBits(float x) {
   return __float_as_uint(x) & 0x7FFFFFFFu;
 }
 
+// The larger of largest and |x|; NaN if either is.
+__device__ __forceinline__ float LargerMagnitude(float largest, float x) {
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(largest), "f"(fabsf(x)));
+  return larger;
+}
+
 }  // namespace nibble::cuda

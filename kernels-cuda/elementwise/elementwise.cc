@@ -24,13 +24,21 @@ int64_t ElementBytes(DType type) {
 
 bool HasScales(DType type) { return type == DType::kE4M3 || type == DType::kI8; }
 
-const char* RowKernel(DType type) {
-  switch (type) {
-    case DType::kE4M3: return "rows_to_e4m3";
-    case DType::kI8: return "rows_to_i8";
-    case DType::kBF16: return "rows_to_bf16";
-    default: return "rows_to_f32";
-  }
+// What a row is made of, as the kernels' names say it.
+const char* RowKernel(DType type, const RowParams& params) {
+  static constexpr const char* kNames[][3] = {
+      {"rows_to_e4m3", "normed_rows_to_e4m3", "gated_rows_to_e4m3"},
+      {"rows_to_i8", "normed_rows_to_i8", "gated_rows_to_i8"},
+      {"rows_to_bf16", "normed_rows_to_bf16", "gated_rows_to_bf16"},
+      {"rows_to_f32", "normed_rows_to_f32", "gated_rows_to_f32"}};
+  const int source = params.up != nullptr ? 2 : params.norm_weight != nullptr ? 1 : 0;
+  const int target = type == DType::kE4M3 ? 0 : type == DType::kI8 ? 1 : type == DType::kBF16 ? 2 : 3;
+  return kNames[target][source];
+}
+
+// Whether four elements from a row's first, fifth, .. on stand on a boundary of their size.
+bool OnBoundaries(const void* rows, int64_t stride, int64_t element_bytes) {
+  return reinterpret_cast<uintptr_t>(rows) % (4 * element_bytes) == 0 && stride % 4 == 0;
 }
 
 RowParams ParamsOf(Rows x, Norm norm, int64_t cols) {
@@ -44,12 +52,16 @@ RowParams ParamsOf(Rows x, Norm norm, int64_t cols) {
   return p;
 }
 
-Status LaunchRows(Device& device, DType type, int64_t rows, const RowParams& params) {
+Status LaunchRows(Device& device, DType type, int64_t rows, RowParams params) {
   if (rows == 0 || params.cols == 0) return Status();
+  params.whole = params.cols % 4 == 0 && OnBoundaries(params.x, params.x_stride, 4) &&
+                 OnBoundaries(params.up, params.up_stride, 4) &&
+                 OnBoundaries(params.norm_weight, 0, 4) &&
+                 OnBoundaries(params.y, params.y_stride, ElementBytes(type));
   LaunchShape shape;
   shape.grid_x = static_cast<unsigned>(rows);
   shape.block_x = static_cast<unsigned>(RowThreads(params.cols));
-  return LaunchKernel(device, {kModule, RowKernel(type)}, shape, params);
+  return LaunchKernel(device, {kModule, RowKernel(type, params)}, shape, params);
 }
 
 Status FillLeft(Device& device, const GemmLeft& left, RowParams params) {
@@ -70,12 +82,15 @@ unsigned PairBlocks(const Device& device, int64_t steps) {
 Status LaunchPair(Device& device, const char* kernel, Rows a, Rows b, int64_t rows, int64_t cols,
                   Rows y) {
   if (rows == 0 || cols == 0) return Status();
-  const PairParams params = {As<const float>(a.values), As<const float>(b.values),
-                             As<float>(y.values),       a.stride,
-                             b.stride,                  y.stride,
-                             rows,                      cols};
+  PairParams params = {As<const float>(a.values), As<const float>(b.values),
+                       As<float>(y.values),       a.stride,
+                       b.stride,                  y.stride,
+                       rows,                      cols,
+                       0};
+  params.whole = cols % 4 == 0 && OnBoundaries(params.a, a.stride, 4) &&
+                 OnBoundaries(params.b, b.stride, 4) && OnBoundaries(params.y, y.stride, 4);
   LaunchShape shape;
-  shape.grid_x = PairBlocks(device, rows * DivUp(cols, 4));
+  shape.grid_x = PairBlocks(device, rows * (params.whole != 0 ? cols / 4 : cols));
   shape.block_x = kPairThreads;
   return LaunchKernel(device, {kModule, kernel}, shape, params);
 }

@@ -7,10 +7,11 @@
 //           | 4 of thread 0 | ...                                     |    chunk 1
 //           | ... up to cols | zeros up to padded_cols |
 //
-// A thread owns the same columns however they are loaded: 16 bytes at once where the row lies on
-// a boundary of 16 bytes, one by one elsewhere and at the end. Four chunks stay in registers
-// between the passes (sum of squares, amax, codes); longer rows read the rest again, from the
-// caches. Any number of rows and columns from 1 to 2^31 - 1.
+// A thread owns the same columns however they are loaded, so that sums do not depend on it. Where the
+// columns come in fours and all operands' rows lie on boundaries (the host looks: `whole`), that is
+// by 16 bytes at once, and four chunks stay in registers between the passes (sum of squares, amax,
+// codes); longer rows read the rest again, from the caches. Other rows are read one by one in every
+// pass. Any number of rows and columns from 1 to 2^31 - 1.
 //
 // Precision. Sum of squares: a thread adds its columns in order (fma), a warp and then the block
 // add up by halves: at most cols / T + 10 roundings stand behind any term, all terms are >= 0, so
@@ -19,6 +20,8 @@
 // (div.rn, sqrt.rn). Quantizers: one IEEE division a value and an exact encoder: the codes of
 // QuantizeRowReference, bit for bit, for the row that reaches them. SwiGLU: exp is within 2 ulp,
 // then one rounding each for the sum, the quotient and the product: below 2^-21 + 3 * 2^-24.
+#include <type_traits>
+
 #include "kernels-cuda/attention/sequence.h"
 #include "kernels-cuda/common/encode.cuh"
 #include "kernels-cuda/elementwise/block.cuh"
@@ -27,41 +30,40 @@
 namespace nibble::cuda::elementwise {
 namespace {
 
-constexpr int kCachedChunks = 4;  // in 16 registers a thread
+// A row that is not whole would take as many branches as elements for each.
+template <bool kWhole>
+constexpr int kCachedChunks = kWhole ? 4 : 0;  // in 16 registers a thread
 
 struct Float4 {
   float v[4];
 };
 
-__device__ __forceinline__ bool On16Bytes(const void* p, int64_t stride) {
-  return (reinterpret_cast<uintptr_t>(p) & 15) == 0 && (stride & 3) == 0;
-}
-
 // Columns i..i+3 of a row, zeros from cols on.
-__device__ __forceinline__ Float4 Load4(const float* row, int64_t i, int64_t cols, bool whole) {
+template <bool kWhole>
+__device__ __forceinline__ Float4 Load4(const float* row, int64_t i, int64_t cols) {
   Float4 x;
-  if (whole && i + 4 <= cols) {
+  if constexpr (kWhole) {
     const float4 w = *reinterpret_cast<const float4*>(row + i);
     x.v[0] = w.x;
     x.v[1] = w.y;
     x.v[2] = w.z;
     x.v[3] = w.w;
-    return x;
-  }
+  } else {
 #pragma unroll
-  for (int k = 0; k < 4; ++k) x.v[k] = i + k < cols ? row[i + k] : 0.0f;
+    for (int k = 0; k < 4; ++k) x.v[k] = i + k < cols ? row[i + k] : 0.0f;
+  }
   return x;
 }
 
-__device__ __forceinline__ void Store4(float* row, int64_t i, int64_t cols, bool whole,
-                                       const Float4& x) {
-  if (whole && i + 4 <= cols) {
+template <bool kWhole>
+__device__ __forceinline__ void Store4(float* row, int64_t i, int64_t cols, const Float4& x) {
+  if constexpr (kWhole) {
     *reinterpret_cast<float4*>(row + i) = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
-    return;
-  }
+  } else {
 #pragma unroll
-  for (int k = 0; k < 4; ++k) {
-    if (i + k < cols) row[i + k] = x.v[k];
+    for (int k = 0; k < 4; ++k) {
+      if (i + k < cols) row[i + k] = x.v[k];
+    }
   }
 }
 
@@ -73,30 +75,30 @@ __device__ __forceinline__ float Silu(float x) {
 
 // ------------------------------------------------------------------------------ a row's source
 
-// What a row holds before it is rounded: x, x normalized, or silu(gate) * up.
+// What a row holds before it is rounded.
+enum class Source {
+  kPlain,   // x
+  kNormed,  // x normalized
+  kGated,   // silu(x) * up
+};
+
+template <Source kSource, bool kWhole>
 struct RowSource {
-  const float* x;       // or gate
-  const float* up;      // or null
-  const float* weight;  // of the norm, or null
+  const float* x;
+  const float* other;  // kNormed: the norm's weights; kGated: up
   int64_t cols;
-  bool x_whole, up_whole, weight_whole;
-  float inverse;  // of the norm's root mean square
+  float inverse = 1;  // kNormed: of the root mean square
 
   __device__ RowSource(const RowParams& p, int64_t row)
       : x(p.x + row * p.x_stride),
-        up(p.up == nullptr ? nullptr : p.up + row * p.up_stride),
-        weight(p.norm_weight),
-        cols(p.cols),
-        x_whole(On16Bytes(p.x, p.x_stride)),
-        up_whole(On16Bytes(p.up, p.up_stride)),
-        weight_whole(On16Bytes(p.norm_weight, 0)),
-        inverse(1) {}
+        other(kSource == Source::kNormed ? p.norm_weight : p.up + row * p.up_stride),
+        cols(p.cols) {}
 
   // Before the norm.
   __device__ __forceinline__ Float4 Raw(int64_t i) const {
-    Float4 v = Load4(x, i, cols, x_whole);
-    if (up != nullptr) {
-      const Float4 u = Load4(up, i, cols, up_whole);
+    Float4 v = Load4<kWhole>(x, i, cols);
+    if constexpr (kSource == Source::kGated) {
+      const Float4 u = Load4<kWhole>(other, i, cols);
 #pragma unroll
       for (int k = 0; k < 4; ++k) v.v[k] = __fmul_rn(Silu(v.v[k]), u.v[k]);
     }
@@ -104,8 +106,8 @@ struct RowSource {
   }
 
   __device__ __forceinline__ Float4 Normed(Float4 v, int64_t i) const {
-    if (weight != nullptr) {
-      const Float4 w = Load4(weight, i, cols, weight_whole);
+    if constexpr (kSource == Source::kNormed) {
+      const Float4 w = Load4<kWhole>(other, i, cols);
 #pragma unroll
       for (int k = 0; k < 4; ++k) v.v[k] = __fmul_rn(__fmul_rn(v.v[k], inverse), w.v[k]);
     }
@@ -114,77 +116,81 @@ struct RowSource {
 };
 
 // The row's chunks: visit(first column, value) in order, from registers as far as they reach.
+template <Source kSource, bool kWhole>
 class RowChunks {
  public:
-  __device__ RowChunks(const RowParams& p, int64_t row, float* partial) : source_(p, row) {
+  __device__ RowChunks(const RowParams& p, int64_t row) : source_(p, row) {
     const int64_t step = 4 * blockDim.x;
-    float sum = 0;
 #pragma unroll
-    for (int c = 0; c < kCachedChunks; ++c) {
+    for (int c = 0; c < kChunks; ++c) {
       const int64_t i = c * step + 4 * threadIdx.x;
       if (i < source_.cols) cached_[c] = source_.Raw(i);
     }
-    if (source_.weight == nullptr) return;
-#pragma unroll
-    for (int c = 0; c < kCachedChunks; ++c) {
-      if (c * step + 4 * threadIdx.x < source_.cols) AddSquares(cached_[c], &sum);
-    }
-    for (int64_t i = kCachedChunks * step + 4 * threadIdx.x; i < source_.cols; i += step) {
-      AddSquares(source_.Raw(i), &sum);
-    }
-    sum = BlockReduce(sum, 0.0f, partial, [](float x) { return WarpSum(x); });
-    const float mean = __fdiv_rn(sum, static_cast<float>(source_.cols));
-    source_.inverse = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(mean, p.norm_epsilon)));
-#pragma unroll
-    for (int c = 0; c < kCachedChunks; ++c) {
-      const int64_t i = c * step + 4 * threadIdx.x;
-      if (i < source_.cols) cached_[c] = source_.Normed(cached_[c], i);
-    }
+    if constexpr (kSource == Source::kNormed) Normalize(p.norm_epsilon);
   }
 
   template <class Visit>
   __device__ __forceinline__ void ForEach(const Visit& visit) const {
     const int64_t step = 4 * blockDim.x;
 #pragma unroll
-    for (int c = 0; c < kCachedChunks; ++c) {
+    for (int c = 0; c < kChunks; ++c) {
       const int64_t i = c * step + 4 * threadIdx.x;
       if (i < source_.cols) visit(i, cached_[c]);
     }
-    for (int64_t i = kCachedChunks * step + 4 * threadIdx.x; i < source_.cols; i += step) {
+#pragma unroll 1
+    for (int64_t i = kChunks * step + 4 * threadIdx.x; i < source_.cols; i += step) {
       visit(i, source_.Normed(source_.Raw(i), i));
     }
   }
 
  private:
+  static constexpr int kChunks = kCachedChunks<kWhole>;
+
   static __device__ __forceinline__ void AddSquares(const Float4& v, float* sum) {
 #pragma unroll
     for (int k = 0; k < 4; ++k) *sum = __fmaf_rn(v.v[k], v.v[k], *sum);
   }
 
-  RowSource source_;
-  Float4 cached_[kCachedChunks];
+  __device__ __forceinline__ void Normalize(float epsilon) {
+    __shared__ float partial[kWarpLanes];
+    const int64_t step = 4 * blockDim.x;
+    float sum = 0;
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) {
+      if (c * step + 4 * threadIdx.x < source_.cols) AddSquares(cached_[c], &sum);
+    }
+#pragma unroll 1
+    for (int64_t i = kChunks * step + 4 * threadIdx.x; i < source_.cols; i += step) {
+      AddSquares(source_.Raw(i), &sum);
+    }
+    sum = BlockReduce(sum, 0.0f, partial, [](float x) { return WarpSum(x); });
+    const float mean = __fdiv_rn(sum, static_cast<float>(source_.cols));
+    source_.inverse = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(mean, epsilon)));
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) {
+      const int64_t i = c * step + 4 * threadIdx.x;
+      if (i < source_.cols) cached_[c] = source_.Normed(cached_[c], i);
+    }
+  }
+
+  RowSource<kSource, kWhole> source_;
+  Float4 cached_[kChunks == 0 ? 1 : kChunks];
 };
 
 // ----------------------------------------------------------------------------- a row's target
 
-// Writes bytes of codes (kBytes of them hold four columns) from column i on, up to `cols` columns.
-template <int kBytesPerColumn>
-__device__ __forceinline__ void StoreCodes(uint8_t* row, int64_t i, int64_t cols, bool whole,
-                                           uint64_t codes) {
-  uint8_t* to = row + i * kBytesPerColumn;
-  if (whole && i + 4 <= cols) {
-    if constexpr (kBytesPerColumn == 1) {
-      *reinterpret_cast<uint32_t*>(to) = static_cast<uint32_t>(codes);
-    } else {
-      *reinterpret_cast<uint64_t*>(to) = codes;
-    }
-    return;
-  }
-  for (int64_t k = 0; k < 4 && i + k < cols; ++k) {
+// Writes the codes of four columns, kBytes bytes each, from column i on, up to `cols` columns.
+template <int kBytes, bool kWhole>
+__device__ __forceinline__ void StoreCodes(uint8_t* row, int64_t i, int64_t cols, uint64_t codes) {
+  using Code = std::conditional_t<kBytes == 1, uint8_t, uint16_t>;
+  using Codes = std::conditional_t<kBytes == 1, uint32_t, uint64_t>;
+  if constexpr (kWhole) {
+    *reinterpret_cast<Codes*>(row + i * kBytes) = static_cast<Codes>(codes);
+  } else {
+    auto* to = reinterpret_cast<Code*>(row) + i;
 #pragma unroll
-    for (int b = 0; b < kBytesPerColumn; ++b) {
-      to[k * kBytesPerColumn + b] =
-          static_cast<uint8_t>(codes >> (8 * (k * kBytesPerColumn + b)));
+    for (int k = 0; k < 4; ++k) {
+      if (i + k < cols) to[k] = static_cast<Code>(codes >> (8 * kBytes * k));
     }
   }
 }
@@ -193,23 +199,25 @@ __device__ __forceinline__ void StoreCodes(uint8_t* row, int64_t i, int64_t cols
 template <int kBytesPerColumn>
 __device__ __forceinline__ void StorePadding(uint8_t* row, int64_t cols, int64_t padded_cols) {
   const int64_t end = padded_cols * kBytesPerColumn;
+#pragma unroll 1
   for (int64_t b = cols * kBytesPerColumn + threadIdx.x; b < end; b += blockDim.x) row[b] = 0;
 }
 
-template <class Encode>
+template <Source kSource, bool kWhole, class Encode>
 __device__ __forceinline__ void QuantizeRow(const RowParams& p, float max_code,
                                             const Encode& encode) {
-  __shared__ float sums[kWarpLanes];
   __shared__ uint32_t maxima[kWarpLanes];
   const int64_t row = blockIdx.x;
-  const RowChunks chunks(p, row, sums);
+  const RowChunks<kSource, kWhole> chunks(p, row);
 
-  uint32_t largest = 0;
+  float own = 0;
   chunks.ForEach([&](int64_t, const Float4& v) {
 #pragma unroll
-    for (int k = 0; k < 4; ++k) largest = max(largest, MagnitudeBits(v.v[k]));
+    for (int k = 0; k < 4; ++k) own = LargerMagnitude(own, v.v[k]);
   });
-  largest = BlockReduce(largest, 0u, maxima, [](uint32_t x) { return WarpMax(x); });
+  // As integers finite magnitudes order like their floats, infinity and NaN above all of them.
+  const uint32_t largest =
+      BlockReduce(__float_as_uint(own), 0u, maxima, [](uint32_t x) { return WarpMax(x); });
 
   // The smallest normal F32 is the least scale: a subnormal one has too few bits to divide by.
   const bool none = largest == 0 || largest >= 0x7F800000u;
@@ -218,15 +226,48 @@ __device__ __forceinline__ void QuantizeRow(const RowParams& p, float max_code,
     p.scales[row] = !none ? scale : largest == 0 ? 0.0f : __uint_as_float(0x7FC00000u);
   }
   auto* codes = static_cast<uint8_t*>(p.y) + row * p.y_stride;
-  const bool whole = (reinterpret_cast<uintptr_t>(p.y) & 3) == 0 && (p.y_stride & 3) == 0;
   chunks.ForEach([&](int64_t i, const Float4& v) {
     const uint32_t word =
         none ? 0
              : encode(__fdiv_rn(v.v[0], scale), __fdiv_rn(v.v[1], scale),
                       __fdiv_rn(v.v[2], scale), __fdiv_rn(v.v[3], scale));
-    StoreCodes<1>(codes, i, p.cols, whole, word);
+    StoreCodes<1, kWhole>(codes, i, p.cols, word);
   });
   StorePadding<1>(codes, p.cols, p.padded_cols);
+}
+
+template <Source kSource, bool kWhole>
+__device__ __forceinline__ void RowToE4M3(const RowParams& p) {
+  QuantizeRow<kSource, kWhole>(p, 448.0f, [](float a, float b, float c, float d) {
+    return EncodeE4M3x4(a, b, c, d);
+  });
+}
+
+template <Source kSource, bool kWhole>
+__device__ __forceinline__ void RowToI8(const RowParams& p) {
+  // |x / scale| <= 127 (1 + 2^-23): no code can be -128.
+  QuantizeRow<kSource, kWhole>(p, 127.0f, [](float a, float b, float c, float d) {
+    return EncodeI8x4(a, b, c, d);
+  });
+}
+
+template <Source kSource, bool kWhole>
+__device__ __forceinline__ void RowToBF16(const RowParams& p) {
+  const RowChunks<kSource, kWhole> chunks(p, blockIdx.x);
+  uint8_t* codes = static_cast<uint8_t*>(p.y) + static_cast<int64_t>(blockIdx.x) * p.y_stride * 2;
+  chunks.ForEach([&](int64_t i, const Float4& v) {
+    const uint32_t low = EncodeBF16x2(v.v[0], v.v[1]), high = EncodeBF16x2(v.v[2], v.v[3]);
+    StoreCodes<2, kWhole>(codes, i, p.cols, low | static_cast<uint64_t>(high) << 32);
+  });
+  StorePadding<2>(codes, p.cols, p.padded_cols);
+}
+
+template <Source kSource, bool kWhole>
+__device__ __forceinline__ void RowToF32(const RowParams& p) {
+  const RowChunks<kSource, kWhole> chunks(p, blockIdx.x);
+  float* y = static_cast<float*>(p.y) + static_cast<int64_t>(blockIdx.x) * p.y_stride;
+  // In place is safe: a thread writes only columns that it alone reads.
+  chunks.ForEach([&](int64_t i, const Float4& v) { Store4<kWhole>(y, i, p.cols, v); });
 }
 
 }  // namespace
@@ -237,58 +278,61 @@ using namespace nibble::cuda::elementwise;
 
 // ------------------------------------------------------------------------------------- kernels
 
-// Blocks: one a row, of BlockThreads(cols).
-extern "C" __global__ void __launch_bounds__(kMaxRowThreads) rows_to_e4m3(const RowParams p) {
-  QuantizeRow(p, 448.0f, [](float a, float b, float c, float d) {
-    return EncodeE4M3x4(a, b, c, d);
-  });
-}
-
-extern "C" __global__ void __launch_bounds__(kMaxRowThreads) rows_to_i8(const RowParams p) {
-  // |x / scale| <= 127 (1 + 2^-23): no code can be -128.
-  QuantizeRow(p, 127.0f, [](float a, float b, float c, float d) {
-    return EncodeI8x4(a, b, c, d);
-  });
-}
-
-extern "C" __global__ void __launch_bounds__(kMaxRowThreads) rows_to_bf16(const RowParams p) {
-  __shared__ float sums[kWarpLanes];
-  const RowChunks chunks(p, blockIdx.x, sums);
-  uint8_t* codes = static_cast<uint8_t*>(p.y) + static_cast<int64_t>(blockIdx.x) * p.y_stride * 2;
-  const bool whole = (reinterpret_cast<uintptr_t>(p.y) & 7) == 0 && (p.y_stride & 3) == 0;
-  chunks.ForEach([&](int64_t i, const Float4& v) {
-    const uint32_t low = EncodeBF16x2(v.v[0], v.v[1]), high = EncodeBF16x2(v.v[2], v.v[3]);
-    StoreCodes<2>(codes, i, p.cols, whole, low | static_cast<uint64_t>(high) << 32);
-  });
-  StorePadding<2>(codes, p.cols, p.padded_cols);
-}
-
-extern "C" __global__ void __launch_bounds__(kMaxRowThreads) rows_to_f32(const RowParams p) {
-  __shared__ float sums[kWarpLanes];
-  const RowChunks chunks(p, blockIdx.x, sums);
-  float* y = static_cast<float*>(p.y) + static_cast<int64_t>(blockIdx.x) * p.y_stride;
-  const bool whole = On16Bytes(p.y, p.y_stride);
-  // In place is safe: a thread writes only columns that it alone reads.
-  chunks.ForEach([&](int64_t i, const Float4& v) { Store4(y, i, p.cols, whole, v); });
-}
+// Blocks: one a row, of RowThreads(cols).
+#define NIBBLE_ROW_KERNELS(type, Row)                                         \
+  extern "C" __global__ void __launch_bounds__(kMaxRowThreads)                \
+      rows_to_##type(const RowParams p) {                                     \
+    if (p.whole != 0) {                                                       \
+      Row<Source::kPlain, true>(p);                                           \
+    } else {                                                                  \
+      Row<Source::kPlain, false>(p);                                          \
+    }                                                                         \
+  }                                                                           \
+  extern "C" __global__ void __launch_bounds__(kMaxRowThreads)                \
+      normed_rows_to_##type(const RowParams p) {                              \
+    if (p.whole != 0) {                                                       \
+      Row<Source::kNormed, true>(p);                                          \
+    } else {                                                                  \
+      Row<Source::kNormed, false>(p);                                         \
+    }                                                                         \
+  }                                                                           \
+  extern "C" __global__ void __launch_bounds__(kMaxRowThreads)                \
+      gated_rows_to_##type(const RowParams p) {                               \
+    if (p.whole != 0) {                                                       \
+      Row<Source::kGated, true>(p);                                           \
+    } else {                                                                  \
+      Row<Source::kGated, false>(p);                                          \
+    }                                                                         \
+  }
+NIBBLE_ROW_KERNELS(e4m3, RowToE4M3)
+NIBBLE_ROW_KERNELS(i8, RowToI8)
+NIBBLE_ROW_KERNELS(bf16, RowToBF16)
+NIBBLE_ROW_KERNELS(f32, RowToF32)
 
 namespace {
 
-// combine(a, b) over all elements, four a step, the steps of all rows shared out to all threads.
+// combine(a, b) over all elements, four a step where all rows are whole, else one; the steps of all
+// rows shared out to all threads.
 template <class Combine>
 __device__ __forceinline__ void ForEachPair(const PairParams& p, const Combine& combine) {
-  const bool a_whole = On16Bytes(p.a, p.a_stride), b_whole = On16Bytes(p.b, p.b_stride);
-  const bool y_whole = On16Bytes(p.y, p.y_stride);
-  const int64_t row_steps = (p.cols + 3) / 4, steps = p.rows * row_steps;
+  const int width = p.whole != 0 ? 4 : 1;
+  const int64_t row_steps = p.cols / width, steps = p.rows * row_steps;
   const int64_t threads = static_cast<int64_t>(gridDim.x) * blockDim.x;
+#pragma unroll 1
   for (int64_t s = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; s < steps;
        s += threads) {
-    const int64_t row = s / row_steps, i = (s - row * row_steps) * 4;
-    Float4 a = Load4(p.a + row * p.a_stride, i, p.cols, a_whole);
-    const Float4 b = Load4(p.b + row * p.b_stride, i, p.cols, b_whole);
+    const int64_t row = s / row_steps, i = (s - row * row_steps) * width;
+    const float *a = p.a + row * p.a_stride, *b = p.b + row * p.b_stride;
+    float* y = p.y + row * p.y_stride;
+    if (width == 1) {
+      y[i] = combine(a[i], b[i]);
+    } else {
+      Float4 sum = Load4<true>(a, i, p.cols);
+      const Float4 other = Load4<true>(b, i, p.cols);
 #pragma unroll
-    for (int k = 0; k < 4; ++k) a.v[k] = combine(a.v[k], b.v[k]);
-    Store4(p.y + row * p.y_stride, i, p.cols, y_whole, a);
+      for (int k = 0; k < 4; ++k) sum.v[k] = combine(sum.v[k], other.v[k]);
+      Store4<true>(y, i, p.cols, sum);
+    }
   }
 }
 
@@ -306,6 +350,7 @@ extern "C" __global__ void __launch_bounds__(kPairThreads) add_f32(const PairPar
 extern "C" __global__ void __launch_bounds__(kPairThreads)
     copy_words(uint4* to, const uint4* from, int64_t words) {
   const int64_t threads = static_cast<int64_t>(gridDim.x) * blockDim.x;
+#pragma unroll 1
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < words;
        i += threads) {
     to[i] = from[i];

@@ -19,12 +19,13 @@ inline constexpr int kPairThreads = 256;
 inline constexpr int kAngleThreads = 64;
 inline constexpr int kTokenThreads = 1024;
 
-// rows_to_*: one block a row.
+// *rows_to_*: one block a row.
 struct RowParams {
-  const float* x;            // [rows][cols]; gate where up is given
-  const float* up;           // or null
-  const float* norm_weight;  // [cols], or null; not together with up
+  const float* x;            // [rows][cols]
+  const float* up;           // gated_*: [rows][cols]; x is the gate
+  const float* norm_weight;  // normed_*: [cols]
   float norm_epsilon;
+  int32_t whole;  // not 0: cols is a multiple of 4, of which all operands' may be moved at once
   int64_t x_stride, up_stride, y_stride;  // elements
   int64_t cols;
   int64_t padded_cols;  // of y: zeros from cols on; cols for no padding (F32: not looked at)
@@ -39,6 +40,7 @@ struct PairParams {
   float* y;
   int64_t a_stride, b_stride, y_stride;  // elements
   int64_t rows, cols;
+  int32_t whole;  // as above
 };
 
 // sample_select: what one row's selection works with.

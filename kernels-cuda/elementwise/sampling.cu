@@ -31,7 +31,7 @@ using Wide = unsigned long long;  // what CUDA's 64-bit intrinsics and atomics t
 
 constexpr int kDigitBits = 11;
 constexpr int kBins = 1 << kDigitBits;
-constexpr int kSelections = 3;  // top_k, top_p, the draw
+enum Selection { kTopK, kTopP, kDraw, kSelections };
 constexpr int kBinsAThread = kBins / kTokenThreads;
 constexpr int kAhead = 4;  // loads of a thread under way at once
 
@@ -43,7 +43,8 @@ __device__ __forceinline__ uint32_t OrderedBits(float x) {
 }
 
 __device__ __forceinline__ uint64_t Key(float logit, int64_t index) {
-  return static_cast<uint64_t>(OrderedBits(logit)) << 32 | ~static_cast<uint32_t>(index);
+  return (static_cast<uint64_t>(OrderedBits(logit)) << 32 | 0xFFFFFFFFu) -
+         static_cast<uint64_t>(index);
 }
 
 __device__ __forceinline__ int64_t KeyIndex(uint64_t key) { return ~static_cast<uint32_t>(key); }
@@ -93,8 +94,7 @@ struct Row {
   const uint64_t* weights;
   uint64_t* candidates;
   int64_t cols;
-  uint64_t bound;         // tokens with a smaller key are out
-  uint64_t least_weight;  // tokens with a smaller weight count nothing
+  uint64_t bound;  // tokens with a smaller key are out
 
   __device__ __forceinline__ bool Remains(int64_t i) const {
     return bound == 0 || Key(logits[i], i) >= bound;
@@ -162,10 +162,10 @@ __device__ __forceinline__ void ClearBins(Workspace& w) {
 
 // The key of the first remaining token at which the running sum of measure(weight) exceeds
 // target(sum over all that remain); 0 where the whole sum does not. Tokens of weight 0 measure
-// nothing: nobody sees where among them a selection ends. w.candidates[kSelection] is 0 before.
-template <int kSelection, class Measure, class Target>
-__device__ uint64_t Select(const Row& row, Workspace& w, const Measure& measure,
-                           const Target& target) {
+// nothing: nobody sees where among them a selection ends. w.candidates[selection] is 0 before.
+template <class Measure, class Target>
+__device__ __forceinline__ uint64_t Select(const Row& row, Workspace& w, int selection,
+                                           const Measure& measure, const Target& target) {
   ClearBins(w);
   row.ForEachWeight([&](int64_t i, uint64_t weight) {
     const uint64_t m = measure(weight);
@@ -184,11 +184,11 @@ __device__ uint64_t Select(const Row& row, Workspace& w, const Measure& measure,
   const int bin = w.crossing;
   row.ForEachWeight([&](int64_t i, uint64_t weight) {
     if (WeightBin(weight) == bin && measure(weight) != 0 && row.Remains(i)) {
-      row.candidates[atomicAdd(&w.candidates[kSelection], 1u)] = Key(row.logits[i], i);
+      row.candidates[atomicAdd(&w.candidates[selection], 1u)] = Key(row.logits[i], i);
     }
   });
   __syncthreads();
-  const unsigned candidates = w.candidates[kSelection];
+  const unsigned candidates = w.candidates[selection];
   if (candidates == 1) return row.candidates[0];
   uint64_t found = 0;
   int shift = 64;
@@ -281,7 +281,7 @@ extern "C" __global__ void __launch_bounds__(kTokenThreads)
       if (i >= cols) continue;
       const bool number = ahead[a] < __uint_as_float(0x7F800000u);
       const Wide key =
-          number ? Key(ahead[a], i) : 0xFFFFFFFF00000000u | ~static_cast<uint32_t>(i);
+          number ? Key(ahead[a], i) : ~Wide{0} - static_cast<Wide>(i);
       best = key > best ? key : best;
     }
   }
@@ -312,28 +312,31 @@ extern "C" __global__ void __launch_bounds__(kTokenThreads) sample_select(const 
   const int64_t r = blockIdx.x;
   if (p.ids[r] < 0) return;
   Row row = {p.logits + r * p.stride, p.weights + r * p.cols, p.candidates + r * p.cols,
-             p.cols, 0, 0};
+             p.cols, 0};
   const double uniform = p.uniforms[r];
   if (p.top_k == 0 && p.top_p >= 1 && p.least_weight == 0) {
     DrawAny(row, w, uniform, p.ids + r);
     return;
   }
   if (threadIdx.x < kSelections) w.candidates[threadIdx.x] = 0;  // seen behind ClearBins
-  const auto weight = [](uint64_t x) { return x; };
-  if (p.top_k != 0) {
-    row.bound = Select<0>(
-        row, w, [](uint64_t x) { return static_cast<uint64_t>(x != 0); },
-        [&](uint64_t) { return static_cast<uint64_t>(p.top_k) - 1; });
+  uint64_t key = 0;
+#pragma unroll 1  // one code for all three
+  for (int s = kTopK; s <= kDraw; ++s) {
+    if ((s == kTopK && p.top_k == 0) || (s == kTopP && p.top_p >= 1)) continue;
+    row.bound = key;
+    const uint64_t least = s == kDraw ? p.least_weight : 0;
+    key = Select(
+        row, w, s,
+        [&](uint64_t x) {
+          return s == kTopK ? static_cast<uint64_t>(x != 0) : x >= least ? x : 0;
+        },
+        [&](uint64_t total) {
+          if (s == kTopK) return static_cast<uint64_t>(p.top_k) - 1;
+          if (s == kDraw) return DrawTarget(uniform, total);
+          const double share = __dmul_rn(p.top_p, __ull2double_rn(total));
+          return static_cast<uint64_t>(__double2ll_ru(share)) - 1;
+        });
   }
-  if (p.top_p < 1) {
-    row.bound = Select<1>(row, w, weight, [&](uint64_t total) {
-      return static_cast<uint64_t>(__double2ll_ru(__dmul_rn(p.top_p, __ull2double_rn(total)))) - 1;
-    });
-  }
-  const uint64_t least = p.least_weight;
-  const uint64_t key = Select<2>(
-      row, w, [least](uint64_t x) { return x >= least ? x : 0; },
-      [&](uint64_t kept) { return DrawTarget(uniform, kept); });
   if (threadIdx.x == 0) p.ids[r] = static_cast<int32_t>(KeyIndex(key));
 }
 

@@ -22,7 +22,8 @@
 // for, in an order that the seed chooses: NIBBLE_TEST_SEED, which is printed. With
 // NIBBLE_FULL_TESTS set it runs every mutant of every generation whose PTX differs.
 // NIBBLE_MUTATION_MODULE names modules (separated by commas), NIBBLE_TEST_SM a generation,
-// NIBBLE_MUTATION_SECONDS another budget; NIBBLE_MUTATION_VERBOSE=1 prints all that was not seen.
+// NIBBLE_MUTATION_SECONDS another budget; NIBBLE_MUTATION_VERBOSE=1 prints all that was not seen or
+// not reached.
 
 #include <gtest/gtest.h>
 
@@ -126,6 +127,9 @@ class Reviewer {
                 "mutants that move data are not seen");
     ExpectShare(counts_.passed, bounds.passed, counts_.run,
                 "mutants leave other bytes, which no verification rejects");
+    for (const Mutant& mutant : subject_.unreached) {
+      if (verbose_) std::printf("not reached %s", Text(mutant).c_str());
+    }
     const size_t lines = subject_.mutants.size() + subject_.unreached.size();
     EXPECT_LE(static_cast<double>(subject_.unreached.size()),
               bounds.unreached / 100 * static_cast<double>(lines))
@@ -136,6 +140,12 @@ class Reviewer {
  private:
   std::string Module() const {
     return std::string(subject_.image->name) + " (sm_" + std::to_string(subject_.sm) + ")";
+  }
+
+  std::string Text(const Mutant& mutant) const {
+    return Module() + ", kernel " + mutant.kernel + ", PTX line " + std::to_string(mutant.line) +
+           ": " + mutant.change + "\n  was " + Normalized(mutant.original) + "\n  is  " +
+           Normalized(mutant.mutated) + "\n";
   }
 
   const ModuleBounds& Bounds() const {
@@ -170,10 +180,7 @@ class Reviewer {
     if (verdict == Verdict::kNotRun) return;
     ++counts_.run;
     ++(IsStrict(mutant) ? counts_.strict : counts_.computing);
-    const std::string text = Module() + ", kernel " + mutant.kernel + ", PTX line " +
-                             std::to_string(mutant.line) + ": " + mutant.change + "\n  was " +
-                             Normalized(mutant.original) + "\n  is  " +
-                             Normalized(mutant.mutated) + "\n";
+    const std::string text = Text(mutant);
     switch (verdict) {
       case Verdict::kInvalid:
         ++counts_.invalid;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the mutation suite runs on broken versions of this family's kernels.
+// What the mutation suite runs on broken versions of the row operators' kernels.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -9,50 +9,11 @@
 #include "kernels-cpu/numerics/formats.h"
 #include "kernels-cuda/attention/sequence.h"
 #include "kernels-cuda/elementwise/elementwise.h"
+#include "kernels-cuda/elementwise/verification_block_for_test.h"
 #include "kernels-cuda/testing/verification.h"
 
 namespace nibble::cuda::elementwise {
 namespace {
-
-// Memory that is freed at the end; 0 where the device failed.
-class Block {
- public:
-  Block(Device& device, const void* from, size_t bytes) : device_(device) {
-    ok_ = device.Allocate(static_cast<int64_t>(bytes), &memory_).ok() &&
-          (from == nullptr ? device.Fill(memory_, 0xA5, static_cast<int64_t>(bytes))
-                           : device.CopyIn(memory_, from, static_cast<int64_t>(bytes)))
-              .ok();
-  }
-  template <class T>
-  Block(Device& device, const std::vector<T>& values)
-      : Block(device, values.data(), values.size() * sizeof(T)) {}
-  ~Block() { device_.Free(memory_); }
-  Block(const Block&) = delete;
-  Block& operator=(const Block&) = delete;
-
-  DevicePtr get() const { return memory_; }
-  template <class T>
-  bool Read(std::vector<T>* values, size_t count, size_t offset = 0) const {
-    values->resize(count);
-    return ok_ && device_.CopyOut(values->data(), memory_ + offset,
-                                  static_cast<int64_t>(count * sizeof(T))).ok();
-  }
-
- private:
-  Device& device_;
-  DevicePtr memory_ = 0;
-  bool ok_;
-};
-
-// Values between -4 and 4 without a pattern that a wrong index would meet.
-std::vector<float> Values(int64_t count, uint32_t seed) {
-  std::vector<float> values(static_cast<size_t>(count));
-  for (float& v : values) {
-    seed = seed * 1664525u + 1013904223u;
-    v = static_cast<float>(static_cast<int32_t>(seed)) * 0x1p-29f;
-  }
-  return values;
-}
 
 bool Near(float got, double expected, double bound) {
   return std::fabs(got - expected) <= bound * std::fabs(expected) + 1e-30;
@@ -78,7 +39,10 @@ bool LeftMatches(const Block& memory, const GemmLeft& left, const std::vector<fl
       if (!std::equal(expected.begin(), expected.end(), got)) return false;
     } else {
       for (int64_t i = 0; i < left.cols; ++i) {
-        if ((got[2 * i] | got[2 * i + 1] << 8) != EncodeBF16(x[i])) return false;
+        const auto code = static_cast<uint16_t>(got[2 * i] | got[2 * i + 1] << 8);
+        if (std::isnan(x[i]) ? !std::isnan(DecodeBF16(code)) : code != EncodeBF16(x[i])) {
+          return false;
+        }
       }
     }
     const auto zero = [](uint8_t b) { return b == 0; };
@@ -96,8 +60,8 @@ class RowsCase {
         cols_(cols),
         stride_(stride),
         x_(Inputs(rows, cols, stride)),
-        up_(Values(rows * stride, 8)),
-        w_(Values(cols, 9)),
+        up_(Ups(rows, cols, stride)),
+        w_(Weights(rows, cols)),
         dx_(device, x_),
         du_(device, up_),
         dw_(device, w_) {}
@@ -166,17 +130,17 @@ class RowsCase {
   }
 
   bool F32LeftMatches() {
-    std::vector<float> gated, f32;
-    const Block memory(device_, nullptr, static_cast<size_t>(LeftBytes(DType::kF32, rows_, cols_)));
-    const GemmLeft left = LayOutLeft(DType::kF32, rows_, cols_, memory.get());
-    if (!Gated(&gated) || !SwiGluLeft(device_, Of(dx_), Of(du_), left).ok() ||
-        !memory.Read(&f32, static_cast<size_t>(rows_ * left.stride))) {
-      return false;
-    }
-    for (int64_t r = 0; r < rows_; ++r) {
-      if (std::memcmp(&f32[r * left.stride], &gated[r * stride_], cols_ * 4) != 0) return false;
-    }
-    return true;
+    std::vector<float> normed, gated;
+    return Normed(&normed) && Gated(&gated) &&
+           F32Left(x_, [&](const GemmLeft& left) {
+             return MakeLeft(device_, Of(dx_), Norm(), left);
+           }) &&
+           F32Left(normed, [&](const GemmLeft& left) {
+             return MakeLeft(device_, Of(dx_), norm(), left);
+           }) &&
+           F32Left(gated, [&](const GemmLeft& left) {
+             return SwiGluLeft(device_, Of(dx_), Of(du_), left);
+           });
   }
 
   bool SumsMatch() {  // in place
@@ -196,32 +160,63 @@ class RowsCase {
   }
 
  private:
+  // Rows of random values, and where there are seven or more also: saturation; infinity; zeros; NaN;
+  // a row whose norm is exact, 1/2 with an epsilon of 1/2; gates whose silu is exact; and values
+  // halfway between codes. The weights and row 5 of `up` are made so that the exact rows, too, come
+  // out halfway between codes.
+  static constexpr int64_t kExactNorm = 4, kExactGates = 5;
+  static constexpr float kExactGate = 32;  // 1 + exp(-32) rounds to 1
+
   static std::vector<float> Inputs(int64_t rows, int64_t cols, int64_t stride) {
     std::vector<float> x = Values(rows * stride, 7);
-    if (cols > 100) {  // saturation, infinity and a row of zeros among BF16's and the quantizers'
-      x[3] = 3.4e38f;
-      x[stride + 2] = INFINITY;
-      std::fill_n(&x[2 * stride], cols, 0.0f);
-      x[3 * stride + 1] = NAN;
-      // Halfway between codes of E4M3 (also below its normal range), I8 and BF16, where the row's
-      // scale is 1, or one F32 next to that.
-      const float largest[] = {448, 448, 127, 3}, unit[] = {2, 0x1p-9f, 1, 0x1p-7f};
-      const float base[] = {16, 0, 0, 1};
-      for (int64_t t = 0; t < 4 && 5 + t < rows; ++t) {
-        float* row = &x[(5 + t) * stride];
-        for (int64_t i = 0; i < cols; ++i) {
-          row[i] = base[t] + unit[t] * (static_cast<float>(i * 5 % (t == 2 ? 120 : 7)) + 0.5f);
-          const int64_t kind = (i + i / 4) % 4;
-          if (kind == 1) row[i] = std::nextafter(row[i], INFINITY);
-          if (kind == 2) row[i] = std::nextafter(row[i], 0.0f);
-          if (i % 8 >= 4) row[i] = -row[i];
-        }
-        row[cols / 2] = largest[t];
-      }
+    if (rows < 7) return x;
+    x[3] = 3.4e38f;
+    x[stride + 2] = INFINITY;
+    std::fill_n(&x[2 * stride], cols, 0.0f);
+    x[3 * stride + 1] = NAN;
+    for (int64_t i = 0; i < cols; ++i) {
+      const auto value = static_cast<float>(DigitAt(i));  // mean square 3.5
+      x[kExactNorm * stride + i] = i % 7 < 3 ? -value : value;
     }
+    std::fill_n(&x[kExactGates * stride], cols, kExactGate);
+    for (int64_t r = 6; r < rows; ++r) FillHalfway(r - 6, cols, &x[r * stride]);
     return x;
   }
-  bool Plain(int64_t row) const { return cols_ <= 100 || row > 3; }
+  static std::vector<float> Ups(int64_t rows, int64_t cols, int64_t stride) {
+    std::vector<float> up = Values(rows * stride, 8);
+    if (rows < 7) return up;
+    FillHalfway(0, cols, &up[kExactGates * stride]);
+    for (int64_t i = 0; i < cols; ++i) up[kExactGates * stride + i] /= kExactGate;
+    return up;
+  }
+  static std::vector<float> Weights(int64_t rows, int64_t cols) {
+    std::vector<float> w = Values(cols, 9);
+    if (rows >= 7) FillHalfway(0, cols, w.data());
+    return w;
+  }
+
+  // 0 to 3, each once in four columns, at places that change.
+  static int64_t DigitAt(int64_t i) { return (i + i / 4) % 4; }
+
+  // Values halfway between codes of E4M3 (also below its normal range), I8 or BF16, where the row's
+  // scale is 1, or one F32 next to that.
+  static void FillHalfway(int64_t kind, int64_t cols, float* row) {
+    constexpr float kLargest[] = {448, 448, 127, 3}, kUnit[] = {2, 0x1p-9f, 1, 0x1p-7f};
+    constexpr float kBase[] = {16, 0, 0, 1};
+    const int64_t t = kind % 4;
+    for (int64_t i = 0; i < cols; ++i) {
+      row[i] = kBase[t] + kUnit[t] * (static_cast<float>(i * 5 % (t == 2 ? 120 : 7)) + 0.5f);
+      const int64_t next = i / 8 % 4;
+      if (next == 1) row[i] = std::nextafter(row[i], INFINITY);
+      if (next == 2) row[i] = std::nextafter(row[i], 0.0f);
+      if (i % 8 >= 4) row[i] = -row[i];
+    }
+    int64_t at = cols / 2;
+    // The exact norm makes it twice the half. Which of a thread's columns it is, the width says.
+    while (DigitAt(at) != 2 || at % 4 != cols / 8 % 4) --at;
+    row[at] = kLargest[t];
+  }
+  bool Plain(int64_t row) const { return rows_ < 7 || row > 3; }
   Rows Of(const Block& block) const { return {block.get(), stride_}; }
   Norm norm() const { return {dw_.get(), 0.5f}; }
 
@@ -248,6 +243,18 @@ class RowsCase {
     const Block memory(device_, nullptr, static_cast<size_t>(LeftBytes(type, rows_, cols_)));
     const GemmLeft left = LayOutLeft(type, rows_, cols_, memory.get());
     return make(left).ok() && elementwise::LeftMatches(memory, left, rows, stride_);
+  }
+
+  template <class Make>
+  bool F32Left(const std::vector<float>& rows, const Make& make) {
+    const auto bytes = static_cast<size_t>(LeftBytes(DType::kF32, rows_, cols_));
+    const Block memory(device_, nullptr, bytes);
+    const GemmLeft left = LayOutLeft(DType::kF32, rows_, cols_, memory.get());
+    std::vector<uint8_t> expected(bytes, 0xA5), got;  // what it was, but for the values
+    for (int64_t r = 0; r < rows_; ++r) {
+      std::memcpy(&expected[r * left.stride * 4], &rows[r * stride_], cols_ * 4);
+    }
+    return make(left).ok() && memory.Read(&got, bytes) && got == expected;
   }
 
   Device& device_;
@@ -299,13 +306,13 @@ bool VerifyCopy(Device& device) {
          to.back() != from.back();
 }
 
-// Widths: below a thread's four columns; chunks with a partial last one; rows of an odd stride, on
-// no boundary; longer than the registers hold.
+// Widths: below or one thread's four columns; chunks with a partial last one; rows of an odd stride,
+// on no boundary; longer than the registers hold.
 VerificationCases ElementwiseCases() {
   VerificationCases cases = {VerifyAngles, VerifyCopy};
-  const int64_t shapes[][3] = {{2, 3, 3},      {2, 3, 4},     {9, 301, 303},     {9, 304, 304},
-                               {5, 520, 520},  {5, 1501, 1501}, {5, 1500, 1500}, {5, 16396, 16396},
-                               {5, 16397, 16399}};
+  const int64_t shapes[][3] = {{2, 3, 3},        {2, 4, 4},         {10, 301, 303},
+                               {10, 304, 304},   {7, 520, 520},     {7, 1501, 1501},
+                               {7, 16640, 16640}};
   for (const auto& shape : shapes) {
     const int64_t rows = shape[0], cols = shape[1], stride = shape[2];
     const auto add = [&](const std::function<bool(RowsCase&)>& check) {
@@ -329,92 +336,6 @@ VerificationCases ElementwiseCases() {
 }
 const VerificationRegistration kElementwise(
     {"elementwise", {"elementwise"}, ElementwiseCases, {80, 89, 90, 120}});
-
-bool SampleMatches(Device& device, const std::vector<float>& logits, int64_t rows, int64_t cols,
-                   const SampleOptions& options) {
-  const auto stride = static_cast<int64_t>(logits.size()) / rows;
-  std::vector<double> uniforms(static_cast<size_t>(rows));
-  constexpr double kUniforms[] = {0.61, 1 - 0x1p-53, 0.29, 0.03, 0.5, 0.87};
-  for (size_t r = 0; r < uniforms.size(); ++r) uniforms[r] = kUniforms[r % 6];
-  const int64_t bytes = SampleScratchBytes(rows, cols);
-  const Block dl(device, logits), du(device, uniforms);
-  const Block ids(device, nullptr, static_cast<size_t>(rows * 4));
-  const Block scratch(device, nullptr, static_cast<size_t>(bytes));
-  std::vector<int32_t> got;
-  if (!Sample(device, {dl.get(), stride}, rows, cols, options, du.get(), ids.get(),
-              {scratch.get(), bytes}).ok() ||
-      !ids.Read(&got, static_cast<size_t>(rows))) {
-    return false;
-  }
-  for (int64_t r = 0; r < rows; ++r) {
-    if (got[r] != nibble::Sample(&logits[r * stride], cols, options, uniforms[r])) return false;
-  }
-  return true;
-}
-
-bool VerifyPenalize(Device& device) {
-  std::vector<float> row = Values(600, 19), got;
-  std::vector<int32_t> tokens;
-  for (int32_t t = -2; t < 610; t += 2) tokens.push_back(t);
-  const Block dl(device, row), dt(device, tokens);
-  const auto count = static_cast<int64_t>(tokens.size());
-  nibble::Penalize(row.data(), 600, tokens.data(), count, 1.7f);
-  return Penalize(device, dl.get(), 600, dt.get(), count, 1.7f).ok() && dl.Read(&got, 600) &&
-         got == row;
-}
-
-VerificationCases SamplingCases() {
-  VerificationCases cases = {VerifyPenalize};
-  const auto add = [&](const std::vector<float>& logits, int64_t rows, int64_t cols,
-                       const SampleOptions& options) {
-    cases.push_back(
-        [=](Device& device) { return SampleMatches(device, logits, rows, cols, options); });
-  };
-  // Wide enough for every load that goes ahead (4 times 1024 threads). Neighbours differ, so that
-  // a weight in another's place shows, and so many rows that it shows in a draw.
-  constexpr int64_t kCols = 4200, kStride = 4201, kRows = 6;
-  std::vector<float> logits = Values(kRows * kStride, 17);
-  for (float& x : logits) x *= 2;
-  logits[4 * kStride + 4099] = NAN;
-  for (const SampleOptions& o :
-       {SampleOptions{0, 0, 1, 0}, SampleOptions{1, 0, 1, 0}, SampleOptions{0.7f, 40, 1, 0},
-        SampleOptions{1.3f, 0, 0.8f, 0}, SampleOptions{1, 900, 0.95f, 0.02f},
-        SampleOptions{0.1f, 4100, 1, 0}, SampleOptions{0.5f, 3000, 1, 0},
-        SampleOptions{5, 1, 1, 0},
-        // Down to negative logits.
-        SampleOptions{3, 3000, 0.99f, 0}, SampleOptions{20, 2100, 1, 0.001f},
-        SampleOptions{50, 2900, 0.9f, 0}, SampleOptions{100, 0, 0.7f, 0},
-        SampleOptions{2, 0, 0.37f, 0}, SampleOptions{0.6f, 0, 0.99f, 0}}) {
-    add(logits, kRows, kCols, o);
-  }
-  // Ties, zeros of both signs, nothing but -infinity.
-  std::vector<float> ties = Values(2 * 1500, 23), zeros(kCols, -1);
-  for (float& x : ties) x = std::round(x * 4) / 2;
-  for (int64_t i = 300; i < kCols; i += 400) zeros[i] = i % 800 == 300 ? -0.0f : 0.0f;
-  for (int64_t first = 300; first < kCols; first += 400) {
-    add(zeros, 1, kCols, {0, 0, 1, 0});
-    zeros[first] = -1;
-  }
-  zeros[700] = zeros[3500] = 0.0f;
-  zeros[1900] = -0.0f;
-  add(zeros, 1, kCols, {1, 2, 1, 0});
-  add(ties, 2, 1500, {1, 300, 0.9f, 0});
-  add(std::vector<float>(2 * 40, -INFINITY), 2, 40, {1, 0, 1, 0});
-  add(std::vector<float>(2 * 2200, -0.0f), 2, 2200, {1, 2000, 0.5f, 0});
-  // Equal weights, targets exactly between two tokens: a sum that is off by one shows.
-  const std::vector<float> equal(6 * 40, 0.5f);
-  for (const SampleOptions& o : {SampleOptions{1, 0, 1, 0}, SampleOptions{1, 0, 0.5f, 0},
-                                 SampleOptions{1, 30, 0.5f, 0}}) {
-    add(equal, 6, 40, o);
-  }
-  // The last token of a selection is drawn, wherever it lies.
-  for (const int32_t k : {500, 501, 1500, 1501, 2500, 2501, 3500, 3501}) {
-    add(std::vector<float>(2 * kCols, 0.5f), 2, kCols, {1, k, 1, 0});
-  }
-  return cases;
-}
-const VerificationRegistration kSampling(
-    {"sampling", {"sampling"}, SamplingCases, {80, 89, 90, 120}});
 
 }  // namespace
 }  // namespace nibble::cuda::elementwise
