@@ -56,12 +56,20 @@ int64_t FewRowTiles(const KvCacheShape& shape, int64_t heads, const SequenceBatc
 }
 
 int64_t MaxRanges(const SequenceBatch& batch) {
-  return std::min(kMaxRanges, DivUp(batch.max_keys, kMinRangeKeys));
+  return std::min<int64_t>(kMaxRanges, DivUp(batch.max_keys, kMinRangeKeys));
 }
 
 // Rows that may have states, for a sequence.
 int64_t StateRows(const SequenceBatch& batch, int64_t heads) {
   return RoundUp(std::min(batch.max_rows * heads, std::max(kFewRows, heads)), kTileRows);
+}
+
+// An error where kernels could not count so many.
+Status CheckCount(int64_t count, const char* what) {
+  if (count <= kMaxCount) return Status();
+  return Status(NB_UNSUPPORTED, "a batch of " + std::to_string(count) + " " + what +
+                                    ", but at most " + std::to_string(kMaxCount) +
+                                    " are supported");
 }
 
 // Blocks of threads, or an error where a grid cannot hold them.
@@ -182,14 +190,16 @@ Status RopeAppend(Device& device, const KvCacheShape& shape, int layer, int64_t 
   p.k_stride = k.stride;
   p.v_stride = v.stride;
   p.angles_stride = angles.stride;
-  p.rows = batch.total_rows;
-  p.q_heads = q_heads;
+  const int64_t items = batch.total_rows * (q_heads + 2 * shape.kv_heads);
+  NIBBLE_CUDA_RETURN_IF_FAILED(CheckCount(items, "tokens' heads"));
+  NIBBLE_CUDA_RETURN_IF_FAILED(CheckCount(batch.max_keys, "keys a sequence"));
+  p.rows = static_cast<int32_t>(batch.total_rows);
+  p.q_heads = static_cast<int32_t>(q_heads);
   p.count = static_cast<int32_t>(batch.count);
   LaunchShape launch;
   launch.block_x = kRopeThreads;
   NIBBLE_CUDA_RETURN_IF_FAILED(
-      Blocks(DivUp(batch.total_rows * (q_heads + 2 * shape.kv_heads), kRopeThreads / 32),
-             "the appending", &launch.grid_x));
+      Blocks(DivUp(items, kRopeThreads / 32), "the appending", &launch.grid_x));
   return LaunchKernel(device, RopeKernel(shape.type), launch, p);
 }
 
@@ -212,6 +222,8 @@ Status Attention(Device& device, const KvCacheShape& shape, int layer, int64_t q
                                    " bytes of scratch, but " + std::to_string(needed) +
                                    " were expected");
   }
+  NIBBLE_CUDA_RETURN_IF_FAILED(CheckCount(batch.max_keys, "keys a sequence"));
+  NIBBLE_CUDA_RETURN_IF_FAILED(CheckCount(batch.max_rows * heads, "query rows a sequence"));
   AttentionParameters p = {};
   p.kv = Geometry(shape, layer);
   p.sequences = batch.sequences;
@@ -242,9 +254,10 @@ Status Attention(Device& device, const KvCacheShape& shape, int layer, int64_t q
   if (p.ranges > 1) {
     LaunchShape merge;
     merge.block_x = kMergeThreads;
-    NIBBLE_CUDA_RETURN_IF_FAILED(
-        Blocks(DivUp(batch.count * p.state_rows * shape.kv_heads, kMergeThreads / 32),
-               "the merging of attention", &merge.grid_x));
+    const int64_t rows = batch.count * p.state_rows * shape.kv_heads;
+    NIBBLE_CUDA_RETURN_IF_FAILED(CheckCount(rows, "rows of all sequences and heads"));
+    NIBBLE_CUDA_RETURN_IF_FAILED(Blocks(DivUp(rows, kMergeThreads / 32),
+                                        "the merging of attention", &merge.grid_x));
     NIBBLE_CUDA_RETURN_IF_FAILED(
         LaunchKernel(device, {"attention_merge", "attention_merge"}, merge, p));
   }

@@ -99,20 +99,29 @@ inline void HeadReference(DType type, const std::vector<double>& query,
   }
 }
 
-// A batch: sequence i holds starts[i] older tokens, then gets rows[i] more.
+// A batch: sequence i holds starts[i] older tokens, then gets rows[i] more. factors: of keys and
+// values of KV4; 0: any.
 struct Batch {
   Batch(std::mt19937_64& random, const KvCacheShape& shape, int64_t q_heads,
         const std::vector<std::pair<int64_t, int64_t>>& starts_and_rows,
-        const std::function<void(Operands&)>& edit = [](Operands&) {})
+        const std::function<void(Operands&)>& edit = [](Operands&) {},
+        std::pair<float, float> given_factors = {0.0f, 0.0f})
       : shape(shape), q_heads(q_heads), q_width(q_heads * shape.head_dim) {
     Workspace workspace(1);
-    std::vector<float> factors(static_cast<size_t>(shape.layers), 1.0f);
-    for (float& f : factors) f = 0.125f + 0.01f * static_cast<float>(UniformInt(random, 0, 99));
+    std::vector<float> factors(static_cast<size_t>(2 * shape.layers), 1.0f);
+    for (int i = 0; i < shape.layers; ++i) {
+      const auto any = [&] {
+        return 0.125f + 0.01f * static_cast<float>(UniformInt(random, 0, 99));
+      };
+      factors[i] = given_factors.first != 0 ? given_factors.first : any();
+      factors[shape.layers + i] = given_factors.second != 0 ? given_factors.second : any();
+    }
     const float* given = shape.type == DType::kI4 ? factors.data() : nullptr;
+    const float* given_values = given == nullptr ? nullptr : given + shape.layers;
     for (const auto& [start, n] : starts_and_rows) {
       KvCacheShape own = shape;
       own.capacity = std::max<int64_t>(start + n + UniformInt(random, 0, 40), 1);
-      caches.push_back(std::make_unique<KvCache>(own, given, given));
+      caches.push_back(std::make_unique<KvCache>(own, given, given_values));
       Operands x(random, own, q_heads, start + n);
       edit(x);
       x.Append(workspace, *caches.back(), 0, 0, start + n);

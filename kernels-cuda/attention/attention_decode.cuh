@@ -10,9 +10,10 @@
 //                   16 bytes a lane; Q K^T, softmax, P V on its own, in registers; no barrier
 //                   of the block before the end, where the warps' states are merged in order
 //
-// A cache block is one run of bytes, so a warp reads long runs; what is behind the keys that
-// this tile may see is not read: zeros take its place. Whole scales of a cache block are read,
-// also of tokens that do not exist: a score and a weight of such a key are never looked at.
+// A cache block is one run of bytes, so a warp reads long runs: whole blocks, also of tokens that do
+// not exist. What such bytes decode to does not matter: scores and weights of keys that a row does
+// not see are not looked at, and its weight 0 meets finite values (KV4, KV8) or none (KV16:
+// AddValuesByKey).
 //
 // Shapes: head sizes 16..64, ..128, ..256 by kDim, zeros above head_dim; any number of heads.
 // Registers: kDim / 2 results a lane; kDim / 8 (KV4 by E4M3 mma) or kDim / 4 of queries, for heads
@@ -33,10 +34,10 @@
 
 namespace nibble::cuda {
 
-// Starts the copy of one block of 16 keys, of which `valid` are read.
+// Starts the copy of one block of 16 keys.
 template <class Shape>
-__device__ __forceinline__ void LoadBlock(const KvGeometry& kv, const uint8_t* block, int valid,
-                                          int lane, uint8_t* stage) {
+__device__ __forceinline__ void LoadBlock(const KvGeometry& kv, const uint8_t* block, int lane,
+                                          uint8_t* stage) {
   constexpr int kWords = Shape::kRowBytes / 16;
   const uint32_t to = SharedAddress(stage);
   if constexpr (Shape::kScaleBytes > 0) {
@@ -53,7 +54,7 @@ __device__ __forceinline__ void LoadBlock(const KvGeometry& kv, const uint8_t* b
 #pragma unroll 2
   for (int i = lane; i < 2 * kKvBlockRows * kWords; i += kWarpLanes) {
     const int row = i / kWords, word = i % kWords;  // rows 16..31 are those of the values
-    const bool wanted = row % kKvBlockRows < valid && 16 * word < kv.row_bytes;
+    const bool wanted = 16 * word < kv.row_bytes;  // else zeros
     const uint8_t* from = rows + (wanted ? row * kv.row_bytes + 16 * word : 0);
     CopyAsync16(tiles + row * Shape::kStride + 16 * word, from, wanted ? 16 : 0);
   }
@@ -97,61 +98,30 @@ struct DecodeWarp {
     }
   }
 
-  // Whether any scale of the block is NaN, and for one key, of keys or values.
-  __device__ __forceinline__ bool AnyPoison(const uint8_t* stage) const {
-    const uint8_t* scales = stage + (at.lane & 1) * Shape::kScaleBytes;
-    bool bad = false;
-    for (int i = at.lane / 2; i < 4 * kv.groups; i += 16) {
-      bad |= AnyNaNScale(Load<uint32_t>(scales + 4 * i));
-    }
-    return __any_sync(kAllLanes, bad);
-  }
-  __device__ __forceinline__ bool Poisoned(const uint8_t* scales, int key) const {
-    bool bad = false;
-    for (int g = 0; g < kv.groups; ++g) bad |= AnyNaNScale(scales[g * kKvBlockRows + key]);
-    return bad;
-  }
-
-  // What scores, and weights of KV4, of this lane's keys 8 j + 2 member + e are multiplied with.
-  __device__ __forceinline__ void Factors(const uint8_t* stage, float (&key)[2][2],
-                                          float (&value)[10]) const {
-    const uint8_t* values = stage + Shape::kScaleBytes;
-    if constexpr (kKind == KvKind::kI8) {
+  // What scores of this lane's keys 8 j + 2 member + e are multiplied with.
+  __device__ __forceinline__ void KeyFactors(const uint8_t* stage, float (&key)[2][2]) const {
 #pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const int at_key = 4 * (8 * j + 2 * at.member);
-        const float2 k = Load<float2>(stage + at_key);
+    for (int j = 0; j < 2; ++j) {
+      const int first = 8 * j + 2 * at.member;
+      if constexpr (kKind == KvKind::kI8) {
+        const float2 k = Load<float2>(stage + 4 * first);
         key[j][0] = k.x;
         key[j][1] = k.y;
-      }
-    } else {
-      const float nan = __uint_as_float(0x7FC00000u);
-      const bool any = AnyPoison(stage);
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          const int index = 8 * j + 2 * at.member + e;
-          key[j][e] = kv.groups == 1 ? DecodeE4M3(stage[index]) : 1.0f;
-          value[8 * j + e] = static_cast<float>(1 << kWeightExponent);
-          if (any) {
-            if (Poisoned(stage, index)) key[j][e] = nan;
-            if (Poisoned(values, index)) value[8 * j + e] = nan;
-          }
-        }
+      } else if (kv.groups == 1) {
+        key[j][0] = ScaleToF32(stage[first]);
+        key[j][1] = ScaleToF32(stage[first + 1]);
       }
     }
   }
 
   __device__ __forceinline__ bool AnyNonFinite(const uint8_t* values) const {
-    bool bad = false;
+    constexpr int kWords = Shape::kRowBytes / 16;
+    uint32_t bits = 0;
 #pragma unroll 1
-    for (int i = at.lane; i < kKvBlockRows * kDim / 2; i += kWarpLanes) {
-      const int row = i / (kDim / 2), pair = i % (kDim / 2);
-      const uint32_t v = Load<uint32_t>(values + row * Shape::kStride + 4 * pair);
-      bad |= FinitePair(v) != v;
+    for (int i = at.lane; i < kKvBlockRows * kWords; i += kWarpLanes) {
+      bits |= NonFiniteBits(Load<uint4>(values + i / kWords * Shape::kStride + i % kWords * 16));
     }
-    return __any_sync(kAllLanes, bad);
+    return __any_sync(kAllLanes, HasNonFinite(bits));
   }
 
   // Adds one block of keys. visible: of its keys, how many rows group and group + 8 see; all:
@@ -161,8 +131,8 @@ struct DecodeWarp {
     const uint8_t* values = keys + Shape::kTileBytes;
     float s[2][4] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
     Score(stage, keys, s);
-    float key_factor[2][2] = {{1, 1}, {1, 1}}, value_factor[10];  // as FactorWeights counts keys
-    if constexpr (Shape::kQuantized) Factors(stage, key_factor, value_factor);
+    float key_factor[2][2] = {{1, 1}, {1, 1}};
+    if constexpr (Shape::kQuantized) KeyFactors(stage, key_factor);
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
 #pragma unroll
@@ -173,20 +143,23 @@ struct DecodeWarp {
     if constexpr (kKind == KvKind::kI8) {
       const float* scales = reinterpret_cast<const float*>(stage + Shape::kScaleBytes);
       ScaleWeights(s, scales + 2 * at.member, visible, at.member, exponent, rescale);
-    } else if constexpr (kKind == KvKind::kI4) {
-      FactorWeights(s, value_factor, visible, at.member);
     }
     Rescale(acc, rescale);
     uint32_t weights[4];
-    PackWeights<!Shape::kQuantized>(s[0], s[1], weights);
     if constexpr (kKind == KvKind::kI4) {
-      AddValuesI4<kDim>(kv, stage + Shape::kScaleBytes, values, at, weights, acc);
+      const ValueScales<kDim> scales(kv, stage + Shape::kScaleBytes, at);
+      float factors[10];
+      scales.Factors(factors);
+      FactorWeights(s, factors, visible, at.member);
+      PackWeights<false>(s[0], s[1], weights);
+      AddValuesI4<kDim>(scales, values, at, weights, acc);
     } else if constexpr (kKind == KvKind::kI8) {
+      PackWeights<false>(s[0], s[1], weights);
       AddValuesI8<kDim>(values, at, weights, acc);
-    } else if (all || !AnyNonFinite(values)) {
-      AddValuesBF16<kDim, false>(SharedAddress(values), at, weights, visible, acc);
     } else {
-      AddValuesBF16<kDim, true>(SharedAddress(values), at, weights, visible, acc);
+      PackWeights<true>(s[0], s[1], weights);
+      AddValuesBF16<kDim>(values, at, weights, visible,
+                          !all && AnyNonFinite(values), acc);
     }
   }
 };
@@ -196,23 +169,27 @@ __device__ __forceinline__ void AttentionDecode(const AttentionParameters& p, ui
   using Shape = DecodeShape<kKind, kDim>;
   __shared__ float warp_max[Shape::kWarps][kTileRows], warp_sum[Shape::kWarps][kTileRows];
   const KvGeometry& kv = p.kv;
+  if (kDim > 64) __builtin_assume(kv.head_dim > kDim / 2);  // else there is a smaller kernel
   const int warp = static_cast<int>(threadIdx.x) / kWarpLanes;
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
 
   constexpr int kStepCount = kSteps<kKind, kDim>;
   DecodeWarp<kKind, kDim> own(kv, lane);
-  int64_t first_row_end, key_end, first, end;
+  int first_row_end, first, end;
   int row_after[2];  // keys that a row sees beyond first_row_end
   const uint8_t* blocks;
   float unit = 1;  // of acc
   {
     RowTile tile;
     if (!FindTile(p, &tile)) return;
-    const QueryRows<typename BlockOrder<kKind>::Type, Shape::kQuantized> rows(
+    const QueryRows<typename BlockOrder<kKind>::Type, kDim, Shape::kQuantized> rows(
         tile.Query(p, own.at.group), tile.Query(p, own.at.group + 8), kv.head_dim, own.at.member);
     if constexpr (Shape::kQueryInShared) {
       uint4* words = reinterpret_cast<uint4*>(shared + Shape::kLoopBytes) + lane;
-      for (int step = warp; step < kStepCount; step += Shape::kWarps) {
+      static_assert(kStepCount % Shape::kWarps == 0);
+#pragma unroll 1
+      for (int i = 0; i < kStepCount / Shape::kWarps; ++i) {
+        const int step = i * Shape::kWarps + warp;
         const Fragment f = rows.Step(step);
         words[step * kWarpLanes] = make_uint4(f.word[0], f.word[1], f.word[2], f.word[3]);
       }
@@ -231,38 +208,37 @@ __device__ __forceinline__ void AttentionDecode(const AttentionParameters& p, ui
     }
     if constexpr (kKind == KvKind::kI4) unit = factors[1] * (1.0f / (1 << kWeightExponent));
     first_row_end = tile.first_row_end;
-    key_end = tile.key_end;
     first = tile.key_begin / kKvBlockRows + warp;
-    end = (key_end + kKvBlockRows - 1) / kKvBlockRows;
+    end = (tile.key_end + kKvBlockRows - 1) / kKvBlockRows;
     blocks = reinterpret_cast<const uint8_t*>(HeadAddress(kv, tile.sequence, tile.kv_head));
   }
 
   // This warp's blocks: first, first + kWarps, ...
   uint8_t* ring = shared + warp * Shape::kStages * Shape::kStageBytes;
-  const auto load = [&](int64_t block, int stage) {
+  const auto load = [&](int block, int stage) {
     if (block < end) {
-      const int64_t left = key_end - block * kKvBlockRows;
-      LoadBlock<Shape>(kv, blocks + block * kv.block_bytes,
-                       static_cast<int>(min(left, int64_t{kKvBlockRows})), lane,
+      LoadBlock<Shape>(kv, blocks + int64_t{block} * kv.block_bytes, lane,
                        ring + stage * Shape::kStageBytes);
     }
     CopyAsyncCommit();
   };
-#pragma unroll
-  for (int i = 0; i < Shape::kStages - 1; ++i) load(first + i * Shape::kWarps, i);
-  int stage = 0;
-  for (int64_t block = first; block < end; block += Shape::kWarps) {
+  // Copies are kAhead blocks ahead: the first rounds do nothing but start them.
+  constexpr int kAhead = (Shape::kStages - 1) * Shape::kWarps;
+  int before = 0;  // the stage before this block's, which the copy goes to
+  int block = first - kAhead;  // below end, even where there are no keys
+#pragma unroll 1
+  do {
     CopyAsyncWait<Shape::kStages - 2>();
     __syncwarp();  // all lanes' copies are there, and all have done with the stage before
-    load(block + (Shape::kStages - 1) * Shape::kWarps,
-         (stage + Shape::kStages - 1) % Shape::kStages);
-    const int64_t key = block * kKvBlockRows;
-    // Far from the end of the keys any number will do that is large enough.
-    const int left = static_cast<int>(min(first_row_end - key, int64_t{kAllKeys}));
-    const int visible[2] = {left + row_after[0], left + row_after[1]};
-    own.Attend(ring + stage * Shape::kStageBytes, visible, left >= kKvBlockRows);
-    stage = (stage + 1) % Shape::kStages;
-  }
+    load(block + kAhead, before);
+    before = before + 1 == Shape::kStages ? 0 : before + 1;
+    if (block >= first) {
+      const int left = first_row_end - block * kKvBlockRows;
+      const int visible[2] = {left + row_after[0], left + row_after[1]};
+      own.Attend(ring + before * Shape::kStageBytes, visible, left >= kKvBlockRows);
+    }
+    block += Shape::kWarps;
+  } while (block < end);
   CopyAsyncWaitAll();
   __syncthreads();  // the rings are free: states take their place
 

@@ -63,12 +63,11 @@ __device__ __forceinline__ void AttentionF32(const AttentionParameters& p, uint8
   const int row_after = tile.RowAfter(row);
   const uint8_t* blocks = reinterpret_cast<const uint8_t*>(
       HeadAddress(kv, tile.sequence, tile.kv_head));
-  const int64_t end = (tile.key_end + kKvBlockRows - 1) / kKvBlockRows;
-  const auto load = [&](int64_t block, int stage) {
+  const int end = (tile.key_end + kKvBlockRows - 1) / kKvBlockRows;
+  const auto load = [&](int block, int stage) {
     if (block < end) {
-      const int64_t left = tile.key_end - block * kKvBlockRows;
-      LoadStage(kv, blocks + block * kv.block_bytes,
-                static_cast<int>(min(left, int64_t{kKvBlockRows})),
+      LoadStage(kv, blocks + int64_t{block} * kv.block_bytes,
+                min(tile.key_end - block * kKvBlockRows, kKvBlockRows),
                 shared + stage * kStageBytes);
     }
     CopyAsyncCommit();
@@ -76,15 +75,14 @@ __device__ __forceinline__ void AttentionF32(const AttentionParameters& p, uint8
   float highest = -kInfinity, sum = 0;
   float4 acc[kParts] = {};
   int stage = 0;
-  const int64_t first = tile.key_begin / kKvBlockRows;
+  const int first = tile.key_begin / kKvBlockRows;
   load(first, 0);
-  for (int64_t block = first; block < end; ++block) {
+  for (int block = first; block < end; ++block) {
     load(block + 1, stage ^ 1);
     CopyAsyncWait<1>();
     __syncthreads();
     const uint8_t* keys = shared + stage * kStageBytes;
-    const int64_t left = tile.first_row_end - block * kKvBlockRows;
-    const int visible = static_cast<int>(min(left, int64_t{kAllKeys})) + row_after;
+    const int visible = tile.first_row_end - block * kKvBlockRows + row_after;
     float t[kKeysOfMember] = {};
     for (int w = 0; w < words; ++w) {
       const float4 x = *reinterpret_cast<const float4*>(&queries[row][4 * w]);

@@ -19,15 +19,15 @@ constexpr int kMaxParts = 256 / kWarpLanes;  // of a head, a lane each
 
 __device__ void MergeRow(const AttentionParameters& p) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
-  int64_t index = int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarpLanes;
-  const int64_t kv_head = index % p.kv.kv_heads;
+  int index = static_cast<int>(blockIdx.x * kWarps + threadIdx.x / kWarpLanes);
+  const int kv_head = index % p.kv.kv_heads;
   index /= p.kv.kv_heads;
-  const int64_t rows = p.state_rows;
-  const int64_t row = index % rows, sequence = index / rows;
+  const int row = index % p.state_rows, sequence = index / p.state_rows;
   if (sequence >= p.count) return;
   const DeviceSequence s = reinterpret_cast<const DeviceSequence*>(p.sequences)[sequence];
-  if (!HasFewRows(s.rows, p.heads) || row >= s.rows * p.heads) return;
-  const int ranges = static_cast<int>(Ranges(s.start + s.rows));
+  const int tokens = static_cast<int>(s.rows);
+  if (!HasFewRows(tokens, p.heads) || row >= tokens * p.heads) return;
+  const int ranges = static_cast<int>(Ranges(static_cast<int>(s.start) + tokens));
   if (ranges == 1) return;  // written at once
   const int64_t slot = StateSlot(p, sequence, row, kv_head, 0);
   const float* state = reinterpret_cast<const float*>(p.states) + 2 * slot;

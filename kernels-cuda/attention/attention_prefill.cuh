@@ -27,10 +27,9 @@
 //
 // Registers: beside 384 threads a thread has 168, of which results of 128 columns take 64 and queries
 // 32 or 16; beside 256 threads (heads of 256) it has 255, and results take 128. Steps are as long as
-// fits (kStepKeys). Five kernels spill all the same (resources.csv: KV8 on sm_90a and sm_120a, KV16 of
-// 256 on sm_120a): 2 to 12 words a thread, read again at most 36 times beside the 48 mma of a step.
-// Shorter steps do not cure them (KV8 of 128 on sm_120a: 56 bytes instead of 48), and a smaller block
-// would load every key more often.
+// fits (kStepKeys). Four kernels spill all the same (resources.csv: KV8 on sm_90a and sm_120a, KV16 of
+// 256 on sm_120a): 2 to 13 words a thread, read again at most 38 times beside the 48 mma of a step.
+// Shorter steps do not cure them, and a smaller block would load every key more often.
 //
 // Shapes: head sizes ..64, ..96, ..128, ..256 by kDim, zeros above head_dim; any rows, heads.
 // Rows of a block of threads see keys up to their own position; tiles behind a warp's rows are
@@ -151,23 +150,26 @@ struct Consumer {
   }
 
   // acc += weights (of 16 keys from `keys` on) times values.
-  // visible: for kSeen, which some values not finite need; of these 16 keys.
-  template <bool kSeen>
+  // visible: of these 16 keys; by_key: AddValuesByKey, KV16 alone.
   __device__ __forceinline__ void AddValues(const Stage& stage, int keys, const uint32_t (&a)[4],
-                                            const int (&visible)[2]) {
+                                            const int (&visible)[2], bool by_key) {
+    if constexpr (kKind == KvKind::kBF16) {
+      if (by_key) {
+        return AddValuesByKey(
+            a, visible, at,
+            [&](int key, int tile) {
+              return Load<uint32_t>(stage.Value(keys + key, tile) + 4 * at.member);
+            },
+            acc);
+      }
+    }
     const RowWords<Stage::kValueWords> values =
         stage.ValueWords(keys + at.lane % 16, at.lane / 16);
 #pragma unroll
     for (int pair = 0; pair < kColumnTiles / 2; ++pair) {
       uint32_t b[4];
       LoadMatrixTransposed4(b, values.At(pair));
-      if constexpr (kSeen) {
-        uint32_t seen[4];
-        SeenKeys(visible, at.member, seen);
-        AddPairSeen(a, seen, b, acc[2 * pair], acc[2 * pair + 1]);
-      } else {
-        AddPair<kKind == KvKind::kBF16>(a, b, acc[2 * pair], acc[2 * pair + 1]);
-      }
+      AddPair<kKind == KvKind::kBF16>(a, b, acc[2 * pair], acc[2 * pair + 1]);
     }
   }
 
@@ -190,11 +192,9 @@ struct Consumer {
 #pragma unroll
     for (int j = 0; j < kKeyTiles; ++j) {
       float2 factor = make_float2(1, 1);
-      if constexpr (Shape::kQuantized) {
-        const float* factors = stage.KeyFactors() + first + 8 * j + 2 * at.member;
-        if (!kKeysAreBytes<kKind> || kv.groups == 1) {
-          factor = *reinterpret_cast<const float2*>(factors);
-        }
+      if (kKind == KvKind::kI8 || (kKeysAreBytes<kKind> && kv.groups == 1)) {
+        factor = *reinterpret_cast<const float2*>(stage.KeyFactors() + first + 8 * j +
+                                                  2 * at.member);
       }
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
@@ -217,13 +217,7 @@ struct Consumer {
       uint32_t weights[4];
       PackWeights<!Shape::kQuantized>(s[2 * block], s[2 * block + 1], weights);
       const int keys = kKvBlockRows * block;
-      if constexpr (kKind == KvKind::kBF16) {
-        if (non_finite) {
-          AddValues<true>(stage, first + keys, weights, {visible[0] - keys, visible[1] - keys});
-          continue;
-        }
-      }
-      AddValues<false>(stage, first + keys, weights, visible);
+      AddValues(stage, first + keys, weights, {visible[0] - keys, visible[1] - keys}, non_finite);
     }
   }
 };
@@ -235,14 +229,14 @@ __device__ __forceinline__ void RunConsumer(const AttentionParameters& p, const 
   using Stage = PrefillStage<kKind, kDim>;
   using Barrier = Barriers<Shape>;
   const int group = warp / Shape::kConsumerWarps;
-  const int64_t first = tile.first + int64_t{warp} * kTileRows;
+  const int first = tile.first + warp * kTileRows;
   Consumer<kKind, kDim> own(p.kv, lane);
-  int64_t first_left = tile.RowEnd(tile.first, p.heads);  // keys that the block's first row sees
+  int first_left = tile.RowEnd(tile.first, p.heads);  // keys that the block's first row sees
   int row_after[2];  // how many keys more than the block's first row rows see
   const float* query[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const int64_t row = first + own.at.group + 8 * r;
+    const int row = first + own.at.group + 8 * r;
     row_after[r] = tile.RowAfter(row, p.heads);
     query[r] = nullptr;
     if (row < tile.rows) {
@@ -251,7 +245,7 @@ __device__ __forceinline__ void RunConsumer(const AttentionParameters& p, const 
                  (tile.kv_head * p.heads + row % p.heads) * p.kv.head_dim;
     }
   }
-  const QueryRows<typename Consumer<kKind, kDim>::Order, Shape::kQuantized> rows(
+  const QueryRows<typename Consumer<kKind, kDim>::Order, kDim, Shape::kQuantized> rows(
       query[0], query[1], p.kv.head_dim, own.at.member);
 #pragma unroll
   for (int step = 0; step < kSteps<kKind, kDim>; ++step) own.q.fragments[step] = rows.Step(step);
@@ -275,8 +269,10 @@ __device__ __forceinline__ void RunConsumer(const AttentionParameters& p, const 
     const Stage stage{{}, shared + index * Shape::kStageBytes};
     NamedBarrier(Barrier::Full(group, index), Barrier::kThreads);
     // Keys of the stage that the warp's rows see: up to their own positions.
-    const int left = static_cast<int>(min(first_left, int64_t{kAllKeys}));
+    int left = first_left;
     first_left -= Shape::kKeys;
+    // Nothing made of it may stay in registers over the loop, of which KV8 has too few.
+    if constexpr (kKind == KvKind::kI8) asm volatile("" : "+r"(left));
     const int limit = min(left + warp_after, Shape::kKeys);
     bool non_finite = false;
     if constexpr (kKind == KvKind::kBF16) {
@@ -299,7 +295,7 @@ __device__ __forceinline__ void RunConsumer(const AttentionParameters& p, const 
   FindPrefillTile<Shape::kRows>(p, &rows_of);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const int64_t row = rows_of.first + warp * kTileRows + own.at.group + 8 * r;
+    const int row = rows_of.first + warp * kTileRows + own.at.group + 8 * r;
     if constexpr (kKind == KvKind::kI8) unit = ScaleUp(own.exponent[r]);
     const float sum = WarpSum<4>(own.state.sum[r]);
     if (row >= rows_of.rows) continue;

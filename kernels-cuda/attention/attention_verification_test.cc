@@ -1,19 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the mutation suite runs: small launches of every attention kernel, against the formula
-// (attention_batch_for_test.h), and of the appending, against the CPU's bytes.
-#include <cstring>
-
+// What the mutation suite runs: small launches of every attention kernel against the formula
+// (attention_batch_for_test.h). Where operands are such that every step is exact, results are
+// compared bit for bit.
 #include "kernels-cuda/attention/attention_batch_for_test.h"
-#include "kernels-cuda/testing/emulated_device.h"
 #include "kernels-cuda/testing/verification.h"
 
 namespace nibble::cuda::attention {
 namespace {
 
-// kTies, kSmallTies: show how each element of a query is rounded. kOwnKey: a row weighs its own key
-// alone, and values have an odd last bit in BF16, so that its loss exceeds what is tolerated.
-enum class Queries { kRandom, kTies, kSmallTies, kOwnKey };
+// How operands are made.
+enum class Data {
+  kRandom,     // as Operands makes them
+  kEven,       // the scale is 0: a result is the mean of the values seen, whose sums are exact
+  kOwn,        // each row weighs one key alone: its result is that key's value
+  kTies,       // show how each element of a query is rounded
+  kSmallTies,
+  kPeaks,      // show where a query row is largest, to its last bit
+  kInfinite,   // rows of queries have an element that is not finite, or are zero
+  kLargest,    // KV8: of the values that a row sees, the last one has by far the largest scale
+};
+
+// One element of a value, or key, that is not finite.
+struct Bad {
+  int64_t token;
+  int head;
+  int64_t element;
+  bool in_key = false;
+  float value = NAN;
+};
 
 // What a batch is made of. scale: the smaller, the more evenly keys are weighed, so that a wrong
 // value shows whatever its key is; with a large one running maxima and scales change.
@@ -23,24 +38,63 @@ struct Plan {
   int kv_heads = 1;
   int64_t q_heads = 2;
   std::vector<std::pair<int64_t, int64_t>> sequences;  // older tokens, new ones
-  int64_t nan_value = -1;                              // the token whose value, and key before, is
   float scale = 0.25f;
-  Queries queries = Queries::kRandom;
-  bool keys_stay = false;   // of nan_value the value alone is
-  float bad_value = NAN;    // NaN, or infinite
-  // Of each head one element of one token's value, or key, that is NaN.
-  int64_t nan_element = -1;
-  bool nan_in_key = false;
+  Data data = Data::kRandom;
+  std::vector<Bad> bad = {};
 };
 
-// Places of a block of 16 keys that stand for all: the four registers of a lane's keys, and the
-// first byte of four.
-constexpr int64_t kPlaces[] = {4, 5, 8, 13};
+// Factors of KV4: with these, scales of one or two bits more are exact.
+constexpr float kKeyFactor = 0.5f, kValueFactor = 0.25f;
 
-void MakeOwnKeys(Operands* x) {
-  for (int64_t i = 0; i < static_cast<int64_t>(x->q.size()); ++i) {
-    x->q[i] = 4 * x->k[i];  // one query head a key head
-    x->v[i] = std::copysign(1 + 0x1p-7f, x->v[i]);
+float Sign(std::mt19937_64& random) { return UniformInt(random, 0, 1) == 0 ? 1.0f : -1.0f; }
+
+// Values that the type holds exactly. wide: all bits that an F16 keeps of a scale, or a BF16 of a
+// value, and all sorts of exponents; else sums of some hundred values are exact in F32.
+void MakeValues(std::mt19937_64& random, DType type, int64_t group, bool wide, Operands* x) {
+  for (int64_t first = 0; first < static_cast<int64_t>(x->v.size()); first += group) {
+    const bool quantized = type == DType::kI4 || type == DType::kI8;
+    const float mantissa = type == DType::kI8 && wide
+                               ? static_cast<float>(2 * UniformInt(random, 512, 1023) + 1) / 1024
+                               : static_cast<float>(UniformInt(random, 8, 15)) / 8;
+    int exponent = static_cast<int>(UniformInt(random, -2, 2));
+    if (type == DType::kI8 && wide) {
+      // From the largest to the smallest is as far as F16 goes.
+      exponent = static_cast<int>(UniformInt(random, -14, 14));
+      if (exponent % 3 != 0) exponent = exponent > 0 ? 14 : -14;
+    }
+    const float scale = std::ldexp(mantissa, exponent);
+    const int64_t most = type == DType::kI4 ? 7 : type == DType::kI8 ? 127 : 255;
+    const int64_t largest = first + UniformInt(random, 0, group - 1);
+    for (int64_t i = first; i < first + group; ++i) {
+      int64_t code = UniformInt(random, -most, most);
+      if (i == largest) code = UniformInt(random, 0, 1) == 0 ? most : -most;
+      if (quantized) {
+        x->v[i] = static_cast<float>(code) * (type == DType::kI4 ? scale * kValueFactor : scale);
+      } else {
+        if (wide) code = Sign(random) < 0 ? -(2 * std::abs(code / 4) + 129) : 2 * (code / 4) + 191;
+        x->v[i] = std::ldexp(static_cast<float>(code),
+                             wide ? static_cast<int>(UniformInt(random, -9, -3)) : -4);
+      }
+    }
+  }
+}
+
+// Each row's query is a visible key of its own, and even more so the first key that it does not
+// see.
+void MakeOwnKeys(std::mt19937_64& random, int64_t dim, bool last, Operands* x) {
+  const int64_t heads = x->q_width / x->kv_width;
+  for (int64_t row = 0; row < x->rows; ++row) {
+    for (int64_t h = 0; h < x->q_heads; ++h) {
+      const int64_t seen =
+          last || UniformInt(random, 0, 2) == 0 ? row : UniformInt(random, 0, row);
+      const float* own = &x->k[seen * x->kv_width + h / heads * dim];
+      const float* next = row + 1 < x->rows ? &x->k[(row + 1) * x->kv_width + h / heads * dim]
+                                            : nullptr;
+      for (int64_t i = 0; i < dim; ++i) {
+        x->q[row * x->q_width + h * dim + i] =
+            128 * (own[i] + (next != nullptr ? 1.5f * next[i] : 0.0f));
+      }
+    }
   }
 }
 
@@ -49,8 +103,8 @@ void MakeOwnKeys(Operands* x) {
 // that. Elements go in pairs of equal ones, keys in pairs +1, -1 or -1, +1: all scores are 0, and
 // half of the values 1. One element that is rounded to its other neighbour lifts some scores and
 // lowers the others.
-void MakeTies(DType type, Queries queries, int64_t dim, Operands* x) {
-  const bool brain = type == DType::kBF16, small = queries == Queries::kSmallTies;
+void MakeTies(DType type, Data data, int64_t dim, Operands* x) {
+  const bool brain = type == DType::kBF16, small = data == Data::kSmallTies;
   const float unit = brain ? 0x1p-7f : small ? 0x1p-9f : 2.0f;  // between neighbouring codes
   const float base = brain ? 1.0f : small ? 0.0f : 16.0f;
   const int64_t pairs = dim / 2;
@@ -74,40 +128,108 @@ void MakeTies(DType type, Queries queries, int64_t dim, Operands* x) {
   }
 }
 
+// Of queries against quantized keys, each row has its largest element at another multiple of 4, in
+// either half of a tile. It is the F32 above 448, which makes the scale the one above 1 and every
+// other element (19, halfway between two codes) become 18. Without its last bit it would be 20.
+void MakePeaks(std::mt19937_64& random, int64_t dim, Operands* x) {
+  for (float& k : x->k) k = Sign(random);
+  for (int64_t row = 0; row < x->rows * x->q_heads; ++row) {
+    float* q = &x->q[row * dim];
+    for (int64_t i = 0; i < dim; ++i) q[i] = 19 * Sign(random);
+    // Rows of the sequence, which has one head of keys.
+    q[(row / 16 * 8 + row % 8) % ((dim + 3) / 4) * 4] = Sign(random) * (448 + 0x1p-15f);
+  }
+}
+
+// Every other token's scale of values grows, in each head other ones, and is so little below a power
+// of two that a weight in F16 has no room for twice as much. The rest is tiny.
+void MakeLargest(int64_t dim, Operands* x) {
+  for (int64_t i = 0; i < static_cast<int64_t>(x->v.size()); ++i) {
+    const int64_t row = i / x->kv_width, head = i % x->kv_width / dim;
+    const float code = i % dim == 0 ? 127.0f : static_cast<float>(i % 251 - 125);
+    const int exponent = (row + head) % 2 == 0 ? 2 * (static_cast<int>(row % 32) - 16) : -40;
+    x->v[i] = std::ldexp(1.9999f * code, exponent);
+  }
+}
+
+// Each row has an element that is NaN or infinite: at each place of what one lane of KV16's has in a
+// step of 16 elements. Some rows are zero.
+void MakeInfinite(int64_t dim, Operands* x) {
+  for (int64_t row = 0; row < x->rows * x->q_heads; ++row) {
+    const int64_t j = row / 16 * 8 + row % 8;
+    const int64_t element = j / 4 * 16 + j / 2 % 2 * 8 + j % 2 + j / 4 % 4 * 2;
+    if (row % 8 == 7 && row > 64) {
+      std::fill_n(&x->q[row * dim], dim, 0.0f);
+    } else {
+      x->q[row * dim + element % dim] = row % 3 == 0 ? NAN : row % 3 == 1 ? INFINITY : -INFINITY;
+    }
+  }
+}
+
+void Make(DType type, const Plan& plan, std::mt19937_64& random, Operands* x) {
+  const int64_t group = type == DType::kI4 && plan.group != 0 ? plan.group : plan.dim;
+  switch (plan.data) {
+    case Data::kRandom:
+      // Values' scales grow, and then do not.
+      for (int64_t i = 0; plan.scale >= 0.1f && i < static_cast<int64_t>(x->v.size()); ++i) {
+        if (i / x->kv_width > 20) x->v[i] *= 8;
+      }
+      break;
+    case Data::kEven: MakeValues(random, type, group, false, x); break;
+    case Data::kOwn:
+      MakeValues(random, type, group, true, x);
+      MakeOwnKeys(random, plan.dim, false, x);
+      break;
+    case Data::kLargest:
+      MakeLargest(plan.dim, x);
+      MakeOwnKeys(random, plan.dim, true, x);
+      break;
+    case Data::kTies:
+    case Data::kSmallTies: MakeTies(type, plan.data, plan.dim, x); break;
+    case Data::kPeaks: MakePeaks(random, plan.dim, x); break;
+    case Data::kInfinite: MakeInfinite(plan.dim, x); break;
+  }
+  for (const Bad& bad : plan.bad) {
+    if (bad.token >= x->rows) continue;
+    (bad.in_key ? x->k : x->v)[bad.token * x->kv_width + bad.head * plan.dim + bad.element] =
+        bad.value;
+  }
+}
+
+float Scale(DType type, const Plan& plan) {
+  switch (plan.data) {
+    case Data::kEven: return 0.0f;
+    case Data::kOwn:
+    case Data::kLargest: return 1.0f;
+    case Data::kTies: return type == DType::kBF16 ? 50.0f : 0.2f;
+    case Data::kSmallTies: return 200.0f;
+    case Data::kPeaks: return 0.003f;
+    default: return plan.scale;
+  }
+}
+
 // One batch and what it should come to, worked out once.
 struct KnownBatch {
   KnownBatch(DType type, const Plan& plan)
-      : scale(plan.scale),
+      : scale(Scale(type, plan)),
         random(static_cast<uint64_t>(plan.dim) * 31 + static_cast<uint64_t>(plan.q_heads)),
         batch(random,
               MakeShape(type, plan.kv_heads, plan.dim, 1, type == DType::kI4 ? plan.group : 0),
               plan.q_heads, plan.sequences,
-              [&](Operands& x) {
-                const int64_t bad = plan.nan_value;
-                const bool own_keys = plan.queries == Queries::kOwnKey;
-                if (own_keys) MakeOwnKeys(&x);
-                if (bad >= 0 && bad < x.rows) {
-                  std::fill_n(&x.v[bad * x.kv_width], x.kv_width, plan.bad_value);
-                }
-                if (bad >= 1 && bad <= x.rows && !plan.keys_stay) {
-                  x.k[(bad - 1) * x.kv_width] = NAN;
-                }
-                if (!own_keys && plan.queries != Queries::kRandom) {
-                  MakeTies(type, plan.queries, plan.dim, &x);
-                }
-                for (int h = 0; plan.nan_element >= 0 && h < plan.kv_heads; ++h) {
-                  const int64_t token = 16 + kPlaces[h];
-                  (plan.nan_in_key ? x.k : x.v)[token * x.kv_width + h * plan.dim +
-                                                plan.nan_element] = NAN;
-                }
-                if (plan.scale < 0.1f || plan.queries != Queries::kRandom) return;
-                // Values' scales grow, and then do not.
-                for (int64_t i = 0; i < static_cast<int64_t>(x.v.size()); ++i) {
-                  if (i / x.kv_width > 20) x.v[i] *= 8;
-                }
-              }),
+              [&](Operands& x) { Make(type, plan, random, &x); },
+              plan.data == Data::kEven || plan.data == Data::kOwn
+                  ? std::make_pair(kKeyFactor, kValueFactor)
+                  : std::make_pair(0.0f, 0.0f)),
         expected(batch.Reference(scale)) {
-    if (plan.nan_element < 0) return;
+    for (size_t i = 0; i < expected.y.size(); ++i) {
+      // kOwn: a number that F32 holds is one value and nothing else.
+      const float y = static_cast<float>(expected.y[i]);
+      const bool exact = plan.data == Data::kEven || (plan.data == Data::kOwn && y == expected.y[i]);
+      if (!exact) continue;
+      expected.y[i] = y;
+      expected.bound[i] = 0;
+    }
+    if (type != DType::kI4) return;
     // A scale of a value that is NaN makes its key's weight NaN (block_products.cuh), not its own
     // columns alone.
     for (auto row = expected.y.begin(); row != expected.y.end(); row += plan.dim) {
@@ -130,73 +252,65 @@ struct KnownBatch {
 
 VerificationCases Cases(DType type, const std::vector<Plan>& plans) {
   VerificationCases cases;
-  for (Plan plan : plans) {
-    if (plan.queries == Queries::kTies || plan.queries == Queries::kSmallTies) {
-      if (plan.queries == Queries::kSmallTies && type == DType::kBF16) continue;
-      plan.scale = type == DType::kBF16 ? 50.0f : plan.queries == Queries::kTies ? 0.2f : 200.0f;
-    }
+  for (const Plan& plan : plans) {
+    const bool quantized = type == DType::kI4 || type == DType::kI8;
+    if (plan.data == Data::kPeaks && !quantized) continue;
+    if (plan.data == Data::kSmallTies && !quantized) continue;
+    if (plan.data == Data::kLargest && type != DType::kI8) continue;
     const auto known = std::make_shared<KnownBatch>(type, plan);
     cases.push_back([known](Device& device) { return known->Matches(device); });
   }
   return cases;
 }
 
-// KV16 keeps values that are not finite from rows that do not see them, register by register: one
-// such value at either element of a pair, in either half of a block, in each of `blocks` blocks of
-// a step; rows in both halves of a tile do not see it, others do.
-void AddHiddenValues(int dim, int64_t blocks, int64_t rows, std::vector<Plan>* plans) {
-  for (int64_t block = 0; block < blocks; ++block) {
-    for (const int64_t place : kPlaces) {
-      const int64_t token = 64 + 16 * block + place;
-      Plan plan = {dim, 0, 1, 1, {{token - 11, rows}}, token, 0.03f};
-      plan.keys_stay = true;
-      plan.bad_value = INFINITY;
-      plans->push_back(plan);
-      plan.bad_value = NAN;
-      plan.queries = Queries::kOwnKey;
-      plan.scale = 0.25f;
-      if (place % 2 != 0) plans->push_back(plan);
-    }
+// Each head has one value, or in the last head key, that is not finite: at each element of a word of
+// KV16, in each word of 64 elements, at places of a block that stand for all (the four registers of a
+// lane's keys, and the first byte of four), in each of `blocks` blocks of a step. Rows that do not
+// see it are not to know of it.
+Plan HiddenValues(int dim, int64_t group, int64_t blocks, int64_t older, int64_t rows) {
+  constexpr int64_t kPlaces[] = {4, 13, 8, 5};
+  constexpr int kHeads = 8;
+  Plan plan = {dim, group, kHeads, kHeads, {{older, rows}}};
+  plan.data = Data::kOwn;
+  for (int h = 0; h < kHeads; ++h) {
+    const int64_t block = older / 16 + h % blocks;
+    const int64_t element = (64 * (h / 2) + 8 * (h / 2 % 2)) % (dim / 8 * 8) + h;
+    plan.bad.push_back({16 * block + (h % 2 == 0 ? 4 : kPlaces[(h + 1) / 2 % 4]), h, element,
+                        h + 1 == kHeads, h % 4 < 2 ? NAN : INFINITY});
   }
-}
-
-// KV4: one group of one key, or value, is NaN, so that its scale is. Kernels take four groups at a
-// time, and the rest one by one.
-void AddBadGroups(int dim, int64_t rows, std::vector<Plan>* plans) {
-  const int groups = dim / 16, rest = groups % 4;
-  for (int group = rest == 0 ? 0 : groups - rest; group < (rest == 0 ? 4 : groups); ++group) {
-    Plan plan = {dim, 16, 4, 4, {{17, rows}}, -1, 0.03f};
-    plan.nan_element = 16 * group + 5;
-    plans->push_back(plan);
-    plan.nan_in_key = true;
-    plans->push_back(plan);
-  }
+  return plan;
 }
 
 // Tokens whose rows end at every place of a block of keys, for either half of a tile; several
-// ranges, rows that see nothing of the last one, several blocks a warp; a NaN at the end.
+// ranges, rows that see nothing of the last one, several blocks a warp.
 template <DType kType>
 VerificationCases DecodeCases() {
-  std::vector<Plan> plans = {{64, 16, 2, 2, {{20, 16}, {28, 16}, {0, 1}}, -1, 0.03f},
-                       {128, 0, 1, 1, {{20, 16}, {28, 16}}, -1, 0.03f},
-                       {256, 0, 1, 1, {{20, 16}, {28, 16}}, -1, 0.03f},
-                       {64, 16, 1, 3, {{127, 4}}, 129},
-                       {48, 0, 1, 4, {{100, 3}}, 102},
-                       {128, 16, 2, 6, {{90, 4}}, 92},
-                       {112, 16, 1, 5, {{20, 3}}, 21},
-                       {256, 16, 1, 6, {{80, 3}}, 81},
-                       {144, 16, 1, 5, {{20, 3}}, 21},
-                       {64, 0, 1, 1, {{2, 16}, {5, 16}}, -1, 0, Queries::kTies},
-                       {128, 0, 1, 1, {{2, 16}, {5, 16}}, -1, 0, Queries::kTies},
-                       {256, 0, 1, 1, {{2, 16}, {5, 16}}, -1, 0, Queries::kTies},
-                       {64, 0, 1, 1, {{2, 16}, {5, 16}}, -1, 0, Queries::kSmallTies},
-                       {128, 0, 1, 1, {{2, 16}, {5, 16}}, -1, 0, Queries::kSmallTies},
-                       {256, 0, 1, 1, {{2, 16}, {5, 16}}, -1, 0, Queries::kSmallTies}};
+  std::vector<Plan> plans = {{48, 16, 1, 2, {{10, 12}}, 0, Data::kEven},
+                             {112, 16, 1, 2, {{20, 3}}},
+                             {176, 16, 1, 2, {{20, 3}}},
+                             {64, 16, 2, 2, {{20, 16}, {28, 16}, {0, 1}}, 0.03f},
+                             {64, 32, 1, 3, {{127, 4}}},
+                             {128, 32, 2, 6, {{40, 3}}},
+                             {128, 64, 1, 2, {{13, 3}}},
+                             {256, 16, 1, 2, {{13, 3}}},
+                             {256, 32, 1, 2, {{13, 3}}},
+                             {256, 64, 1, 2, {{13, 3}}},
+                             {256, 128, 1, 2, {{13, 3}}},
+                             {16, 0, 1, 1, {{1, 9}}},
+                             {66, 0, 1, 1, {{1, 9}}},
+                             {130, 0, 1, 1, {{1, 9}}}};
   for (const int dim : {64, 128, 256}) {
-    if (kType == DType::kBF16) AddHiddenValues(dim, 1, 16, &plans);
-  }
-  for (const int dim : {64, 48, 128, 112, 256, 176}) {
-    if (kType == DType::kI4) AddBadGroups(dim, 16, &plans);
+    plans.push_back({dim, 0, 1, 1, {{3, 1}, {0, 65}}});
+    plans.push_back({dim, 0, 2, 2, {{1, 16}, {9, 16}}, 0, Data::kLargest});
+    plans.push_back({dim, 0, 1, 1, {{20, 16}}, 0.03f});
+    plans.push_back({dim, 0, 1, 1, {{28, 16}}, 0, Data::kEven});
+    plans.push_back({dim, 16, 1, 1, {{121, 16}}, 0, Data::kEven});
+    plans.push_back({dim, 16, 1, 2, {{119, 12}, {1, 2}}, 0, Data::kOwn});
+    plans.push_back({dim, 0, 1, dim / 2, {{3, 1}}, 0, Data::kPeaks});
+    plans.push_back({dim, 0, 1, std::max(72, dim / 2), {{3, 1}}, 0.03f, Data::kInfinite});
+    plans.push_back({dim, 0, 1, 1, {{2, 16}, {5, 16}}, 0, Data::kTies});
+    plans.push_back({dim, 0, 1, 1, {{2, 16}, {5, 16}}, 0, Data::kSmallTies});
+    plans.push_back(HiddenValues(dim, 16, 1, 66, 16));
   }
   return Cases(kType, plans);
 }
@@ -204,115 +318,53 @@ VerificationCases DecodeCases() {
 // As above; one and several tiles and stages.
 template <DType kType>
 VerificationCases PrefillCases() {
-  std::vector<Plan> plans = {{64, 16, 2, 2, {{20, 80}, {28, 80}}, -1, 0.03f},
-                       {96, 16, 1, 1, {{20, 80}, {28, 80}}, -1, 0.03f},
-                       {128, 0, 1, 1, {{20, 80}, {28, 80}}, -1, 0.03f},
-                       {256, 0, 1, 1, {{12, 70}, {20, 70}}, -1, 0.03f},
-                       {64, 16, 1, 2, {{200, 35}}, 231},
-                       {48, 0, 1, 2, {{0, 40}}, 38},
-                       {96, 0, 1, 2, {{150, 33}}, 180},
-                       {80, 16, 1, 2, {{20, 33}}},
-                       {128, 16, 1, 1, {{150, 65}}, 212},
-                       {112, 16, 1, 2, {{20, 33}}, 21},
-                       {256, 16, 1, 2, {{70, 33}}, 100},
-                       {144, 16, 1, 2, {{20, 33}}, 21},
-                       {64, 0, 1, 1, {{2, 66}}, -1, 0, Queries::kTies},
-                       {96, 0, 1, 1, {{2, 66}}, -1, 0, Queries::kTies},
-                       {128, 0, 1, 1, {{2, 66}}, -1, 0, Queries::kTies},
-                       {256, 0, 1, 1, {{2, 66}}, -1, 0, Queries::kTies},
-                       {64, 0, 1, 1, {{2, 66}}, -1, 0, Queries::kSmallTies},
-                       {96, 0, 1, 1, {{2, 66}}, -1, 0, Queries::kSmallTies},
-                       {128, 0, 1, 1, {{2, 66}}, -1, 0, Queries::kSmallTies},
-                       {256, 0, 1, 1, {{2, 66}}, -1, 0, Queries::kSmallTies}};
+  std::vector<Plan> plans = {{48, 0, 1, 2, {{0, 40}}},
+                             {80, 16, 1, 2, {{20, 33}}, 0, Data::kEven},
+                             {112, 16, 1, 2, {{20, 33}}},
+                             {144, 16, 1, 2, {{20, 33}}},
+                             {64, 32, 1, 33, {{5, 2}}},
+                             {96, 32, 1, 33, {{5, 2}}},
+                             {96, 48, 1, 33, {{5, 2}}},
+                             {128, 32, 1, 33, {{5, 2}}},
+                             {128, 64, 1, 33, {{5, 2}}},
+                             {256, 32, 1, 33, {{5, 2}}},
+                             {256, 64, 1, 33, {{5, 2}}},
+                             {256, 128, 1, 33, {{5, 2}}},
+                             {64, 16, 1, 2, {{200, 35}}}};
   for (const int dim : {64, 96, 128, 256}) {
-    if (kType == DType::kBF16) AddHiddenValues(dim, dim == 64 ? 4 : dim == 96 ? 2 : 1, 33, &plans);
-    if (kType == DType::kI4) AddBadGroups(dim, 33, &plans);
+    const int64_t heads = std::max(33, dim / 4);
+    plans.push_back({dim, 0, 1, 1, {{20, 70}}, 0.03f});
+    plans.push_back({dim, 16, 1, 1, {{28, 80}}, 0, Data::kEven});
+    plans.push_back({dim, 16, 1, 1, {{150, 66}}, 0, Data::kOwn});
+    plans.push_back({dim, 0, 2, 10, {{1, 14}}, 0, Data::kLargest});
+    plans.push_back({dim, 0, 1, heads, {{2, 2}}, 0, Data::kPeaks});
+    plans.push_back({dim, 0, 1, heads, {{2, 2}}, 0.03f, Data::kInfinite});
+    plans.push_back({dim, 0, 1, 1, {{2, 66}}, 0, Data::kTies});
+    plans.push_back({dim, 0, 1, 1, {{2, 66}}, 0, Data::kSmallTies});
+    plans.push_back(HiddenValues(dim, 16, dim == 64 ? 4 : dim == 96 ? 2 : 1, 3, 66));
   }
   return Cases(kType, plans);
 }
 
 // Heads of every size, odd numbers of words among them, end somewhere else in a lane's parts.
 VerificationCases F32Cases() {
-  std::vector<Plan> plans = {{64, 0, 2, 2, {{20, 16}, {28, 16}, {0, 1}}, -1, 0.03f},
-                             {254, 0, 1, 2, {{40, 3}}, 42},
+  std::vector<Plan> plans = {{64, 0, 2, 2, {{20, 16}, {28, 16}, {0, 1}}, 0.03f},
+                             {254, 0, 1, 2, {{40, 3}}},
                              {18, 0, 1, 2, {{3, 40}}},
                              {64, 0, 1, 3, {{127, 2}}},
-                             {250, 0, 2, 2, {{127, 3}, {0, 1}, {300, 2}}, -1, 0.03f}};
+                             {64, 0, 1, 2, {{119, 12}, {1, 2}}, 0, Data::kOwn},
+                             {128, 0, 1, 2, {{121, 16}}, 0, Data::kEven},
+                             HiddenValues(64, 0, 1, 66, 16),
+                             {250, 0, 2, 2, {{127, 3}, {0, 1}, {300, 2}}, 0.03f}};
   for (int dim = 16; dim <= 256; dim += 2) {
     if (dim % 32 > 4 && dim % 32 < 30) continue;
-    plans.push_back({dim, 0, 1, 1, {{16, 1}}, -1, 0.03f});
+    plans.push_back({dim, 0, 1, 1, {{16, 1}}, 0.03f});
   }
   return Cases(DType::kF32, plans);
 }
 
-// Two calls into one cache, the second of which drops a token.
-template <DType kType, int kDim>
-bool VerifyAppend(Device& device) {
-  std::mt19937_64 random(5 + kDim);
-  constexpr int dim = kDim;
-  const int64_t q_heads = 2, q_width = q_heads * dim, kv_width = dim;
-  KvCacheShape shape = MakeShape(kType, 1, dim, 40, kType == DType::kI4 && dim == 32 ? 16 : 0);
-  const float factor = kType == DType::kI4 ? 0.3f : 1.0f;
-  const float* factors = kType == DType::kI4 ? &factor : nullptr;
-  KvCache cache(shape, factors, factors);
-  const DeviceLayout layout(shape);
-  std::vector<uint8_t> expected(static_cast<size_t>(layout.total), 0xEE);
-  const OnDevice<uint8_t> memory(device, expected);
-  if (!memory.status().ok() ||
-      !PrepareKvCache(device, shape, factors, factors, memory.get()).ok()) {
-    return false;
-  }
-  Workspace workspace(1);
-  for (const auto& [start, n] : {std::pair<int64_t, int64_t>{0, 18}, {17, 3}}) {
-    std::vector<float> q = NormalValues(random, n * q_width);
-    std::vector<float> k = NormalValues(random, n * kv_width);
-    std::vector<float> v = NormalValues(random, n * kv_width);
-    // Halfway between numbers of BF16, or one F32 next to that.
-    for (int64_t i = 0; i < kv_width; ++i) {
-      float& x = v[kv_width + i] = 1 + static_cast<float>(2 * (i / 32 % 2) + 1) * 0x1p-8f;
-      if (i / 8 % 4 == 1) x = std::nextafter(x, 2.0f);
-      if (i / 8 % 4 == 2) x = std::nextafter(x, 0.0f);
-      if (i / 8 % 4 == 3) x = -x;
-    }
-    std::fill_n(k.begin(), dim, 0.0f);
-    // Below the smallest scale.
-    for (int64_t i = 0; i < dim; ++i) k[kv_width + i] *= 1e-6f;
-    if (n > 4) k[3 * kv_width + 1] = INFINITY;
-    const std::vector<float> angles = NormalValues(random, n * dim);
-    const OnDevice<float> dq(device, q), dk(device, k), dv(device, v), da(device, angles);
-    const OnDevice<DeviceSequence> ds(device, {{memory.get(), shape.capacity, 0, 0, 0},
-                                               {memory.get(), shape.capacity, start, n, 0}});
-    for (const Status& s : {dq.status(), dk.status(), dv.status(), da.status(), ds.status()}) {
-      if (!s.ok()) return false;
-    }
-    Status status = RopeAppend(device, shape, 0, q_heads, {dq.get(), q_width},
-                               {dk.get(), kv_width}, {dv.get(), kv_width}, {da.get(), dim},
-                               {ds.get(), 2, n + 1, n, 40});
-    if (!status.ok()) return false;
-    const std::vector<float> rotated = dq.Read(&status);
-    if (!status.ok()) return false;
-    const Sequence s = {&cache, start, n};
-    nibble::RopeAppend(workspace, 0, q.data(), q_width, q_heads, k.data(), kv_width, v.data(),
-                       kv_width, angles.data(), dim, &s, 1);
-    if (std::memcmp(rotated.data(), q.data(), q.size() * sizeof(float)) != 0) return false;
-  }
-  PackLayer(cache, 0, 20, layout, &expected);
-  Status status;
-  const std::vector<uint8_t> got = memory.Read(&status);
-  if (!status.ok() || got != expected) return false;
-  return true;
-}
-
-VerificationCases AppendCases() {
-  return {VerifyAppend<DType::kI4, 32>,   VerifyAppend<DType::kI4, 254>,
-          VerifyAppend<DType::kI8, 32>,   VerifyAppend<DType::kI8, 254>,
-          VerifyAppend<DType::kBF16, 32>, VerifyAppend<DType::kBF16, 254>,
-          VerifyAppend<DType::kF32, 32>,  VerifyAppend<DType::kF32, 254>};
-}
-
 const std::vector<int> kAll = {80, 89, 90, 120};
 const VerificationRegistration kRegistrations[] = {
-    VerificationRegistration({"attention rope_append", {"rope_append"}, AppendCases, kAll}),
     VerificationRegistration({"attention decode i4", {"attention_decode_i4"},
                               DecodeCases<DType::kI4>, kAll}),
     VerificationRegistration({"attention decode i8", {"attention_decode_i8"},

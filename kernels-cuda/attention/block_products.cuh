@@ -33,26 +33,38 @@
 
 namespace nibble::cuda {
 
-// One scale code that is NaN counts as 0 here: its key's weight becomes NaN instead (poison).
-// Sign bits, which no scale has, are dropped.
-__device__ __forceinline__ uint32_t FiniteScales(uint32_t codes) {
-  const uint32_t magnitudes = codes & 0x7F7F7F7Fu;
-  const uint32_t bad = (magnitudes + 0x01010101u) & 0x80808080u;
-  return magnitudes & ~(bad - (bad >> 7));
-}
-__device__ __forceinline__ bool AnyNaNScale(uint32_t codes) {
-  return (((codes & 0x7F7F7F7Fu) + 0x01010101u) & 0x80808080u) != 0;
-}
-
-// Two scales in the low bytes to a pair of F16.
-__device__ __forceinline__ uint32_t ScalePair(uint32_t codes) {
-  uint32_t f16[2];
-  DecodeE4M3x4ToF16(codes, f16);
-  return f16[0];
-}
-
 __device__ __forceinline__ uint32_t MulF16x2(uint32_t a, uint32_t b) {
   return FmaF16x2(a, b, 0x80008000u);
+}
+
+// ---- scales of KV4: E4M3 without a sign ----
+//
+// Bits of a code, moved to where F16 or F32 has them, times a power of two are its value, exactly
+// (common/decode.cuh). A scale that is NaN makes its key NaN, of which only that key's scores become
+// NaN. A value that is NaN would reach rows that do not see it, as 0 times NaN: there such a scale
+// counts as 480, and its key's weight becomes NaN instead, where a row sees the key.
+//
+// What scales of tokens that do not exist decode to is never looked at, or finite.
+
+inline constexpr uint32_t kNaNScale = 0x7F;
+inline constexpr uint32_t k2To8 = 0x5C005C00u;  // as a pair of F16
+
+__device__ __forceinline__ float ScaleToF32(uint32_t code) {
+  const float unit = __uint_as_float(code == kNaNScale ? 0x7FC00000u : (127u + 120u) << 23);
+  return __uint_as_float(code << 20) * unit;
+}
+
+// One code to both F16 of a pair.
+__device__ __forceinline__ uint32_t KeyScaleTwice(uint32_t code) {
+  return MulF16x2(code * 0x00800080u, code == kNaNScale ? 0x7E007E00u : k2To8);
+}
+__device__ __forceinline__ uint32_t ValueScaleTwice(uint32_t code) {
+  return MulF16x2(code * 0x00800080u, k2To8);
+}
+
+// What a weight is multiplied with: 1 as F16 has weights (softmax.cuh), or NaN.
+__device__ __forceinline__ float WeightFactor(bool poison) {
+  return __uint_as_float(poison ? 0x7FC00000u : (127u + kWeightExponent) << 23);
 }
 
 // Four I8 codes to pairs of F16: a byte with its top bit flipped, as the mantissa of 1024, is
@@ -160,9 +172,8 @@ __device__ __forceinline__ void ScoreBytes(const KvGeometry& kv, const uint8_t* 
         float part[4] = {0, 0, 0, 0};
         MmaBytes(part, q.Get(step).word, part_b);
         const int group = GroupOf(element, GroupReciprocal(kv));
-        const uint32_t scales =
-            Load<uint16_t>(stage + group * kKvBlockRows + 8 * j + 2 * at.member);
-        const float scale[2] = {DecodeE4M3(scales & 0xFF), DecodeE4M3(scales >> 8)};
+        const uint8_t* scales = stage + group * kKvBlockRows + 8 * j + 2 * at.member;
+        const float scale[2] = {ScaleToF32(scales[0]), ScaleToF32(scales[1])};
 #pragma unroll
         for (int e = 0; e < 4; ++e) s[j][e] = __fmaf_rn(part[e], scale[e % 2], s[j][e]);
       }
@@ -170,7 +181,7 @@ __device__ __forceinline__ void ScoreBytes(const KvGeometry& kv, const uint8_t* 
   }
 }
 
-// KV4 by F16 mma. Scales of several groups multiply the codes, exactly.
+// KV4 by F16 mma. Scales of several groups multiply the codes, exactly; NaN ones make them NaN.
 template <int kDim, class Query>
 __device__ __forceinline__ void ScoreI4Halves(const KvGeometry& kv, const uint8_t* stage,
                                               const uint8_t* keys, LanePlace at,
@@ -187,8 +198,7 @@ __device__ __forceinline__ void ScoreI4Halves(const KvGeometry& kv, const uint8_
       DecodeI4x8ToF16(Load<uint32_t>(row + 16 * pair), f16);
       if (kv.groups > 1) {
         const int group = ScaleGroup(kv, 32 * pair + 8 * at.member);
-        const uint32_t code = FiniteScales(stage[group * kKvBlockRows + key]);
-        const uint32_t scale = ScalePair(code | code << 8);
+        const uint32_t scale = KeyScaleTwice(stage[group * kKvBlockRows + key]);
 #pragma unroll
         for (int i = 0; i < 4; ++i) f16[i] = MulF16x2(f16[i], scale);
       }
@@ -237,8 +247,46 @@ __device__ __forceinline__ void ScoreBF16(const uint8_t* keys, LanePlace at,
 
 // ---- values: acc += weights * values; a: the weights as the A operand ----
 
+// Scales of KV4 that a lane needs: of each word's group, those of keys 2 member, + 1, + 8, + 9.
 template <int kDim>
-__device__ __forceinline__ void AddValuesI4(const KvGeometry& kv, const uint8_t* scales,
+struct ValueScales {
+  uint32_t codes[kDim / 64];
+
+  __device__ __forceinline__ ValueScales(const KvGeometry& kv, const uint8_t* scales,
+                                         LanePlace at) {
+#pragma unroll
+    for (int w = 0; w < kDim / 64; ++w) {
+      const uint8_t* from = scales + ScaleGroup(kv, 64 * w + 8 * at.group) * kKvBlockRows;
+      const uint32_t low = Load<uint16_t>(from + 2 * at.member);
+      codes[w] = Permute(low, Load<uint16_t>(from + 2 * at.member + 8), 0x5410u);
+    }
+  }
+
+  // Of half of the keys, as F16.
+  __device__ __forceinline__ uint32_t Pair(int w, int half) const {
+    const uint32_t apart = Permute(codes[w], 0, half == 0 ? 0x4140u : 0x4342u);
+    return MulF16x2((apart & 0x007F007Fu) << 7, k2To8);
+  }
+
+  // What weights of the keys are multiplied with: for keys 8 j + 2 member + e at [8 j + e]. The lanes
+  // of other groups have the same keys' scales of the other groups of the head.
+  __device__ __forceinline__ void Factors(float (&factors)[10]) const {
+    uint32_t bad = 0;  // the top bit of each byte
+#pragma unroll
+    for (int w = 0; w < kDim / 64; ++w) bad |= (codes[w] & 0x7F7F7F7Fu) + 0x01010101u;
+#pragma unroll
+    for (int offset = 4; offset < kWarpLanes; offset *= 2) {
+      bad |= __shfl_xor_sync(kAllLanes, bad, offset);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      factors[8 * (i / 2) + i % 2] = WeightFactor((bad & 0x80u << 8 * i) != 0);
+    }
+  }
+};
+
+template <int kDim>
+__device__ __forceinline__ void AddValuesI4(const ValueScales<kDim>& scales,
                                             const uint8_t* values, LanePlace at,
                                             const uint32_t (&a)[4], float (&acc)[kDim / 8][4]) {
   using Shape = BlockShape<KvKind::kI4, kDim>;
@@ -246,16 +294,13 @@ __device__ __forceinline__ void AddValuesI4(const KvGeometry& kv, const uint8_t*
 #pragma unroll
   for (int w = 0; w < kDim / 64; ++w) {
     uint32_t even[2][4], odd[2][4];  // [keys 2 member.., + 8..][dimensions 0, 2, 4, 6; 1, 3, 5, 7]
-    const int group = ScaleGroup(kv, 64 * w + 8 * at.group);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const uint8_t* from = row + 8 * half * Shape::kStride + 32 * w;
       const uint32_t w0 = Load<uint32_t>(from), w1 = Load<uint32_t>(from + Shape::kStride);
       DecodeI4x8ToF16(Permute(w0, w1, 0x5410u), even[half]);
       DecodeI4x8ToF16(Permute(w0, w1, 0x7632u), odd[half]);
-      const uint32_t codes =
-          Load<uint16_t>(scales + group * kKvBlockRows + 8 * half + 2 * at.member);
-      const uint32_t scale = ScalePair(FiniteScales(codes));
+      const uint32_t scale = scales.Pair(w, half);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         even[half][i] = MulF16x2(even[half][i], scale);
@@ -299,12 +344,15 @@ __device__ __forceinline__ void AddValuesI8(const uint8_t* values, LanePlace at,
   }
 }
 
-// Elements of a pair that are infinite or NaN become 0.
-__device__ __forceinline__ uint32_t FinitePair(uint32_t bf16) {
-  if ((bf16 & 0x7F80u) == 0x7F80u) bf16 &= 0xFFFF0000u;
-  if ((bf16 & 0x7F800000u) == 0x7F800000u) bf16 &= 0x0000FFFFu;
-  return bf16;
+// Whether any of the BF16 in `bits`' operands is infinite or NaN: the exponent carries into the sign.
+__device__ __forceinline__ uint32_t NonFiniteBits(uint4 v) {
+  const uint32_t word[4] = {v.x, v.y, v.z, v.w};
+  uint32_t bits = 0;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) bits |= (word[i] & 0x7F807F80u) + 0x00800080u;
+  return bits;
 }
+__device__ __forceinline__ bool HasNonFinite(uint32_t bits) { return (bits & 0x80008000u) != 0; }
 
 // acc += weights * values of two mma of 8 dimensions: b[0], b[1] and b[2], b[3].
 template <bool kBF16>
@@ -320,64 +368,53 @@ __device__ __forceinline__ void AddPair(const uint32_t (&a)[4], const uint32_t (
   }
 }
 
-// The same where some values of KV16 are not finite, and some rows do not see them: 0 times such
-// a value would make those rows NaN. Finite values are added by themselves; then the others, where
-// a row sees any: a product of ones counts them. seen: 1 where a row sees a key, as `a`.
-__device__ __forceinline__ void AddPairSeen(const uint32_t (&a)[4], const uint32_t (&seen)[4],
-                                            const uint32_t (&b)[4], float (&acc0)[4],
-                                            float (&acc1)[4]) {
-  uint32_t finite[4];
+// acc += weights * values where some values of KV16 are not finite, and some rows do not see them: 0
+// times such a value would make those rows NaN. One key after the other, on CUDA cores; a row that
+// does not see it adds nothing. pair(key, tile): the lane's two values of 8 dimensions.
+template <int kTiles, class Pair>
+__device__ __forceinline__ void AddValuesByKey(const uint32_t (&a)[4], const int (&visible)[2],
+                                               LanePlace at, const Pair& pair,
+                                               float (&acc)[kTiles][4]) {
+#pragma unroll 1
+  for (int key = 0; key < kKvBlockRows; ++key) {
+    float weight[2];
 #pragma unroll
-  for (int i = 0; i < 4; ++i) finite[i] = FinitePair(b[i]);
-  AddPair<true>(a, finite, acc0, acc1);
-#pragma unroll
-  for (int tile = 0; tile < 2; ++tile) {
-    float(&acc)[4] = tile == 0 ? acc0 : acc1;
-    uint32_t rest[2], ones[2];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      rest[i] = b[2 * tile + i] ^ finite[2 * tile + i];
-      ones[i] = (rest[i] & 0x7F807F80u) >> 1 & 0x3F803F80u;
+    for (int r = 0; r < 2; ++r) {
+      const uint32_t both = __shfl_sync(kAllLanes, key < 8 ? a[r] : a[r + 2],
+                                        4 * at.group + key % 8 / 2);
+      weight[r] = DecodeBF16Low(both >> 16 * (key % 2));
     }
-    if (!__any_sync(kAllLanes, (rest[0] | rest[1]) != 0)) continue;
-    float sums[4] = {0, 0, 0, 0}, counts[4] = {0, 0, 0, 0};
-    MmaBF16(sums, a, rest);
-    MmaBF16(counts, seen, ones);
 #pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      if (counts[e] > 0) acc[e] += sums[e];
+    for (int i = 0; i < kTiles; ++i) {
+      const uint32_t values = pair(key, i);
+      const float value[2] = {DecodeBF16Low(values), DecodeBF16High(values)};
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        if (key < visible[e / 2]) acc[i][e] = __fmaf_rn(weight[e / 2], value[e % 2], acc[i][e]);
+      }
     }
   }
 }
 
-// Ones where rows see keys 2 member, + 1, + 8, + 9 of a block, as the A operand.
-__device__ __forceinline__ void SeenKeys(const int (&visible)[2], int member,
-                                         uint32_t (&seen)[4]) {
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const int key = 2 * member + i / 2 * 8;
-    seen[i] = (key < visible[i % 2] ? 0x3F80u : 0u) | (key + 1 < visible[i % 2] ? 0x3F800000u : 0u);
-  }
-}
-
-template <int kDim, bool kSeen>
-__device__ __forceinline__ void AddValuesBF16(uint32_t values, LanePlace at,
+// by_key: AddValuesByKey.
+template <int kDim>
+__device__ __forceinline__ void AddValuesBF16(const uint8_t* values, LanePlace at,
                                               const uint32_t (&a)[4], const int (&visible)[2],
-                                              float (&acc)[kDim / 8][4]) {
+                                              bool by_key, float (&acc)[kDim / 8][4]) {
+  constexpr int kStride = BlockShape<KvKind::kBF16, kDim>::kStride;
+  if (by_key) {
+    const uint8_t* own = values + 4 * at.member;
+    return AddValuesByKey(
+        a, visible, at,
+        [&](int key, int tile) { return Load<uint32_t>(own + key * kStride + 16 * tile); }, acc);
+  }
   // Matrices: keys 0..7, 8..15 by dimensions 0..7; the same by dimensions 8..15.
-  const uint32_t row =
-      values + at.lane % 16 * BlockShape<KvKind::kBF16, kDim>::kStride + at.lane / 16 * 16;
+  const uint32_t row = SharedAddress(values) + at.lane % 16 * kStride + at.lane / 16 * 16;
 #pragma unroll
   for (int pair = 0; pair < kDim / 16; ++pair) {
     uint32_t b[4];
     LoadMatrixTransposed4(b, row + 32 * pair);
-    if constexpr (kSeen) {
-      uint32_t seen[4];
-      SeenKeys(visible, at.member, seen);
-      AddPairSeen(a, seen, b, acc[2 * pair], acc[2 * pair + 1]);
-    } else {
-      AddPair<true>(a, b, acc[2 * pair], acc[2 * pair + 1]);
-    }
+    AddPair<true>(a, b, acc[2 * pair], acc[2 * pair + 1]);
   }
 }
 

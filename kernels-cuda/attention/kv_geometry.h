@@ -19,6 +19,10 @@ namespace nibble::cuda {
 // Tokens of a block: the rows of keys that one fragment of P V takes.
 inline constexpr int kKvBlockRows = 16;
 
+// Keys of a sequence, and rows of one (below) or heads of all tokens of a call, at most: so that
+// kernels count them in 32 bits. Keys alone would take 32 GiB a head.
+inline constexpr int64_t kMaxCount = int64_t{1} << 30;
+
 // Plain data, a kernel parameter.
 struct KvGeometry {
   int64_t data;       // bytes from the cache's start to its first block
@@ -65,22 +69,22 @@ inline constexpr int kTileRows = 16;
 inline constexpr int64_t kFewRows = 64;
 // A range of keys is worth a block of threads from this size on, and a sequence has at most
 // kMaxRanges of them, which bounds the states that wait for the merge.
-inline constexpr int64_t kMinRangeKeys = 128;
-inline constexpr int64_t kMaxRanges = 64;
+inline constexpr uint32_t kMinRangeKeys = 128;
+inline constexpr uint32_t kMaxRanges = 64;
 
 NIBBLE_SHARED_FUNCTION bool HasFewRows(int64_t rows, int64_t heads) {
   return rows == 1 || rows * heads <= kFewRows;
 }
 
-// Keys of every range but the last: a multiple of the block.
-NIBBLE_SHARED_FUNCTION int64_t RangeKeys(int64_t keys) {
-  const int64_t even = (keys + kMaxRanges - 1) / kMaxRanges;
-  const int64_t least = even > kMinRangeKeys ? even : kMinRangeKeys;
-  return (least + kKvBlockRows - 1) / kKvBlockRows * kKvBlockRows;
+// Keys of every range but the last: whole blocks. Counts from 0 to kMaxCount.
+NIBBLE_SHARED_FUNCTION uint32_t RangeKeys(uint32_t keys) {
+  constexpr uint32_t kLeast = kMinRangeKeys / kKvBlockRows, kMost = kMaxRanges * kKvBlockRows;
+  const uint32_t even = (keys + (kMost - 1)) / kMost;
+  return (even > kLeast ? even : kLeast) * kKvBlockRows;
 }
 
-NIBBLE_SHARED_FUNCTION int64_t Ranges(int64_t keys) {
-  const int64_t range = RangeKeys(keys);
+NIBBLE_SHARED_FUNCTION uint32_t Ranges(uint32_t keys) {
+  const uint32_t range = RangeKeys(keys);
   return (keys + range - 1) / range;
 }
 
@@ -91,8 +95,8 @@ struct RopeParameters {
   uint64_t q, k, v;    // F32
   uint64_t angles;     // F32, or 0
   int64_t q_stride, k_stride, v_stride, angles_stride;
-  int64_t rows;        // bound
-  int64_t q_heads;
+  int32_t rows;        // bound
+  int32_t q_heads;
   int32_t count;
 };
 

@@ -24,11 +24,11 @@ struct Loader {
 
   const KvGeometry& kv;
   const uint8_t* blocks;
-  int64_t keys;
+  int keys;
   int thread;
 
   __device__ __forceinline__ int Valid(int tile) const {
-    return static_cast<int>(min(keys - int64_t{tile} * Shape::kKeys, int64_t{Shape::kKeys}));
+    return min(keys - tile * Shape::kKeys, Shape::kKeys);
   }
   __device__ __forceinline__ const uint8_t* TileBlocks(int tile) const {
     return blocks + int64_t{tile} * (Shape::kKeys / kKvBlockRows) * kv.block_bytes;
@@ -41,8 +41,10 @@ struct Loader {
     const int words = kv.block_bytes / 16, scale_words = 2 * kv.scale_bytes / 16;
     const int row_words = kv.row_bytes / 16;
     const int count = (valid + kKvBlockRows - 1) / kKvBlockRows;
+#pragma unroll 1
     for (int block = 0; block < count; ++block) {
       const int here = valid - block * kKvBlockRows;
+#pragma unroll 1
       for (int word = thread; word < words; word += kThreads) {
         const int row = (word - scale_words) / row_words % kKvBlockRows;
         if (word >= scale_words && row >= here) continue;
@@ -61,15 +63,16 @@ struct Loader {
            (key % kKvBlockRows + part * kKvBlockRows) * kv.row_bytes;
   }
 
-  // Eight I4 codes times their scale; all are exact.
+  // Eight I4 codes times their scale; all are exact. A scale that is NaN makes keys NaN, and counts
+  // as some number for values: FactorsI4.
   __device__ __forceinline__ uint4 ScaledI4(const uint8_t* raw, int key, int part,
                                             int word) const {
     uint32_t f16[4];
     DecodeI4x8ToF16(Load<uint32_t>(RawRow(raw, key, part) + 4 * word), f16);
     const int group = ScaleGroup(kv, 8 * word);
-    const uint32_t code = FiniteScales(RawBlock(
-        raw, key)[part * kv.scale_bytes + group * kKvBlockRows + key % kKvBlockRows]);
-    const uint32_t scale = ScalePair(code | code << 8);
+    const uint32_t code = RawBlock(
+        raw, key)[part * kv.scale_bytes + group * kKvBlockRows + key % kKvBlockRows];
+    const uint32_t scale = part == 0 ? KeyScaleTwice(code) : ValueScaleTwice(code);
     return make_uint4(MulF16x2(f16[0], scale), MulF16x2(f16[1], scale), MulF16x2(f16[2], scale),
                       MulF16x2(f16[3], scale));
   }
@@ -128,37 +131,29 @@ struct Loader {
     }
   }
 
+  // Keys that nobody sees keep what is left of other tiles: it is not looked at.
   __device__ __forceinline__ void FactorsI8(const uint8_t* raw, int valid, const Stage& stage) {
-    if (thread >= Shape::kKeys) return;
-    float key_scale = 0, value_scale = 0;
-    if (thread < valid) {
-      const uint8_t* scales = RawBlock(raw, thread) + 4 * (thread % kKvBlockRows);
-      key_scale = Load<float>(scales);
-      value_scale = Load<float>(scales + kv.scale_bytes);
-    }
-    stage.KeyFactors()[thread] = key_scale;
-    stage.ValueFactors()[thread] = value_scale;
+    if (thread >= valid) return;
+    const uint8_t* scales = RawBlock(raw, thread) + 4 * (thread % kKvBlockRows);
+    stage.KeyFactors()[thread] = Load<float>(scales);
+    stage.ValueFactors()[thread] = Load<float>(scales + kv.scale_bytes);
   }
 
-  // A NaN scale makes its key's scores, or weights, NaN.
+  // Of keys as bytes, each group's scale. Of values, what weights are multiplied with: NaN where any
+  // group's scale is.
   __device__ __forceinline__ void FactorsI4(const uint8_t* raw, int valid, const Stage& stage) {
-    if (thread >= Shape::kKeys) return;
-    bool key_poison = false, value_poison = false;
+    if (thread >= valid) return;
+    const uint8_t* codes = RawBlock(raw, thread) + thread % kKvBlockRows;
+    bool poison = false;
+#pragma unroll 1
     for (int g = 0; g < kv.groups; ++g) {
-      float scale = 0;
-      if (thread < valid) {
-        const uint8_t* codes =
-            RawBlock(raw, thread) + g * kKvBlockRows + thread % kKvBlockRows;
-        key_poison |= AnyNaNScale(codes[0]);
-        value_poison |= AnyNaNScale(codes[kv.scale_bytes]);
-        if constexpr (Stage::kBytes) scale = DecodeE4M3(codes[0]);
+      const uint8_t* code = codes + g * kKvBlockRows;
+      if constexpr (Stage::kBytes) {
+        stage.KeyFactors()[g * Shape::kKeys + thread] = ScaleToF32(code[0]);
       }
-      if constexpr (Stage::kBytes) stage.KeyFactors()[g * Shape::kKeys + thread] = scale;
+      poison |= code[kv.scale_bytes] == kNaNScale;
     }
-    const float nan = __uint_as_float(0x7FC00000u);
-    if constexpr (!Stage::kBytes) stage.KeyFactors()[thread] = key_poison ? nan : 1.0f;
-    stage.ValueFactors()[thread] =
-        value_poison ? nan : static_cast<float>(1 << kWeightExponent);
+    stage.ValueFactors()[thread] = WeightFactor(poison);
   }
 
   // KV16: straight to the stage, zeros for what is behind keys and head.
@@ -181,15 +176,13 @@ struct Loader {
 
   // Whether a value that this warp has loaded is not finite.
   __device__ __forceinline__ bool AnyNonFinite(const Stage& stage) const {
-    bool bad = false;
-#pragma unroll kLoaderUnroll
+    uint32_t bits = 0;
+#pragma unroll 1
     for (int i = thread; i < Shape::kKeys * Stage::kValueWords; i += kThreads) {
-      const uint4 v =
-          Load<uint4>(stage.Value(i / Stage::kValueWords, i % Stage::kValueWords));
-      bad |= FinitePair(v.x) != v.x || FinitePair(v.y) != v.y || FinitePair(v.z) != v.z ||
-             FinitePair(v.w) != v.w;
+      bits |= NonFiniteBits(
+          Load<uint4>(stage.Value(i / Stage::kValueWords, i % Stage::kValueWords)));
     }
-    return __any_sync(kAllLanes, bad);
+    return __any_sync(kAllLanes, HasNonFinite(bits));
   }
 };
 
@@ -204,7 +197,7 @@ __device__ __forceinline__ void RunLoader(const AttentionParameters& p, const Pr
       p.kv, reinterpret_cast<const uint8_t*>(HeadAddress(p.kv, tile.sequence, tile.kv_head)),
       tile.keys, thread};
   const int tiles = tile.template Stages<Shape::kKeys>();
-  const int64_t first_end = tile.RowEnd(tile.first, p.heads);
+  const int first_end = tile.RowEnd(tile.first, p.heads);
   const auto stage = [&](int t) {
     return Stage{{}, shared + t % kStages * Shape::kStageBytes};
   };
@@ -244,7 +237,7 @@ __device__ __forceinline__ void RunLoader(const AttentionParameters& p, const Pr
     }
     for (int t = 0; t < tiles; ++t) {
       CopyAsyncWait<kStages - 2>();
-      if ((t + 1) * int64_t{Shape::kKeys} > first_end) {
+      if ((t + 1) * Shape::kKeys > first_end) {
         const bool bad = loader.AnyNonFinite(stage(t));
         if (thread % kWarpLanes == 0) stage(t).Flags()[thread / kWarpLanes] = bad;
       }

@@ -82,22 +82,22 @@ struct PrefillStage : PrefillShape<kKind, kDim> {
 // The rows of one block of threads.
 struct PrefillTile {
   DeviceSequence sequence;
-  int64_t kv_head;
-  int64_t first;  // row of the sequence
-  int64_t rows;   // of the sequence
-  int64_t keys;   // that the last row sees
+  int kv_head;
+  int first;  // row of the sequence
+  int rows;   // of the sequence
+  int keys;   // that the last row sees
 
-  __device__ __forceinline__ int64_t RowEnd(int64_t row, int heads) const {
-    return sequence.start + row / heads + 1;
+  __device__ __forceinline__ int RowEnd(int row, int heads) const {
+    return static_cast<int>(sequence.start) + row / heads + 1;
   }
-  // Stages of kKeys keys. 2^31 of them would not fit in any device's memory.
+  // Stages of kKeys keys.
   template <int kKeys>
   __device__ __forceinline__ int Stages() const {
-    return static_cast<int>((keys + kKeys - 1) / kKeys);
+    return (keys + kKeys - 1) / kKeys;
   }
   // As RowTile's.
-  __device__ __forceinline__ int RowAfter(int64_t row, int heads) const {
-    return row < rows ? static_cast<int>(row / heads - first / heads) : kNoRow;
+  __device__ __forceinline__ int RowAfter(int row, int heads) const {
+    return row < rows ? row / heads - first / heads : kNoRow;
   }
 };
 
@@ -105,13 +105,15 @@ struct PrefillTile {
 // most keys, and those that start first should not be the short ones.
 template <int kRows>
 __device__ __forceinline__ bool FindPrefillTile(const AttentionParameters& p, PrefillTile* tile) {
-  int64_t number = p.tiles - 1 - blockIdx.x / p.kv.kv_heads;
-  tile->kv_head = blockIdx.x % p.kv.kv_heads;
+  const int block = static_cast<int>(blockIdx.x);
+  int number = p.tiles - 1 - block / p.kv.kv_heads;
+  tile->kv_head = block % p.kv.kv_heads;
   const DeviceSequence* sequences = reinterpret_cast<const DeviceSequence*>(p.sequences);
-  for (int32_t i = 0; i < p.count; ++i) {
-    const int64_t rows = sequences[i].rows * p.heads;
-    if (HasFewRows(sequences[i].rows, p.heads)) continue;
-    const int64_t tiles = (rows + kRows - 1) / kRows;
+#pragma unroll 1
+  for (int i = 0; i < p.count; ++i) {
+    const int tokens = static_cast<int>(sequences[i].rows), rows = tokens * p.heads;
+    if (HasFewRows(tokens, p.heads)) continue;
+    const int tiles = (rows + kRows - 1) / kRows;
     if (number >= tiles) {
       number -= tiles;
       continue;
@@ -119,8 +121,7 @@ __device__ __forceinline__ bool FindPrefillTile(const AttentionParameters& p, Pr
     tile->sequence = sequences[i];
     tile->first = number * kRows;
     tile->rows = rows;
-    const int64_t last = min(tile->first + kRows, rows) - 1;
-    tile->keys = tile->sequence.start + last / p.heads + 1;
+    tile->keys = tile->RowEnd(min(tile->first + kRows, rows) - 1, p.heads);
     return true;
   }
   return false;

@@ -58,17 +58,38 @@ struct OrderE4M3Rows {
   }
 };
 
+// To nearest, saturating; NaN and infinity stay what they are.
+__device__ __forceinline__ uint32_t EncodeQueryBF16x2(float low, float high) {
+  const float most = __uint_as_float(0x7F7F0000u);
+  float x[2] = {low, high};
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    if (fabsf(x[i]) < kInfinity) x[i] = fmaxf(fminf(x[i], most), -most);
+  }
+  return RoundToBF16x2(x[0], x[1]);
+}
+
 // One row's quantizer.
 struct RowScale {
   float scale;   // what scores are multiplied with: NaN for a row that is not finite
   float divide;  // 0 where all codes are 0
 };
 
-// All four lanes of a group take part; row may be null (zeros).
+// All four lanes of a group take part; row may be null (zeros). dim <= kDim.
+template <int kDim>
 __device__ __forceinline__ RowScale QueryScale(const float* row, int dim, int member) {
   uint32_t bits = 0;
   if (row != nullptr) {
-    for (int i = member; i < dim; i += 4) bits = max(bits, MagnitudeBits(row[i]));
+    // 16 loads under way at a time, and no copy of the loop for what is left.
+    int first = member;
+#pragma unroll 1
+    do {
+#pragma unroll
+      for (int i = first; i < first + 64; i += 4) {
+        if (i == first || i < dim) bits = max(bits, MagnitudeBits(row[i]));
+      }
+      first += 64;
+    } while (kDim > 64 && first < dim);
   }
   bits = WarpMax<4>(bits);
   if (bits >= 0x7F800000u) return {__uint_as_float(0x7FC00000u), 0};
@@ -83,7 +104,7 @@ struct Fragment {
 };
 
 // Rows `group` and group + 8 of a tile (null: zeros), and what scores of them are scaled by.
-template <class Order, bool kQuantize>
+template <class Order, int kDim, bool kQuantize>
 struct QueryRows {
   static constexpr int kElements = Order::kElements;
   const float* row[2];
@@ -97,7 +118,7 @@ struct QueryRows {
     if constexpr (kQuantize) {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        const RowScale quantizer = QueryScale(row[r], dim, member);
+        const RowScale quantizer = QueryScale<kDim>(row[r], dim, member);
         scale[r] = quantizer.scale;
         divide[r] = quantizer.divide;
       }
@@ -128,7 +149,7 @@ struct QueryRows {
           DecodeE4M3x4ToF16(EncodeE4M3x2(x[0], x[1]), f16);
           word = f16[0];
         } else {
-          word = EncodeBF16x2(x[0], x[1]);
+          word = EncodeQueryBF16x2(x[0], x[1]);
         }
       }
     }

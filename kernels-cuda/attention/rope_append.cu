@@ -30,10 +30,10 @@ constexpr int kMaxHeadDim = 256;
 constexpr int kLaneElements = kMaxHeadDim / kWarpLanes;
 
 // The last sequence that begins at or before the row: the row's, if it is any's.
-__device__ int32_t FindSequence(const DeviceSequence* sequences, int32_t count, int64_t row) {
-  int32_t low = 0, high = count - 1;
+__device__ int FindSequence(const DeviceSequence* sequences, int count, int row) {
+  int low = 0, high = count - 1;
   while (low < high) {
-    const int32_t middle = low + (high - low + 1) / 2;
+    const int middle = (low + high + 1) / 2;
     if (sequences[middle].first_row <= row) {
       low = middle;
     } else {
@@ -45,8 +45,10 @@ __device__ int32_t FindSequence(const DeviceSequence* sequences, int32_t count, 
 
 // Puts a head, rotated where angles is not null, into to[0..dim) and zeros behind.
 __device__ void StageHead(const float* x, const float* angles, int dim, int lane, float* to) {
+#pragma unroll 1
   for (int i = dim + lane; i < kMaxHeadDim; i += kWarpLanes) to[i] = 0;
   const int half = dim / 2;
+#pragma unroll 1
   for (int i = lane; i < half; i += kWarpLanes) {
     float a = x[i], b = x[half + i];
     if (angles != nullptr) {
@@ -75,6 +77,7 @@ __device__ void StoreI4(const KvGeometry& kv, const float (&x)[kLaneElements], f
   const uint32_t own = LargestBits(x);
   const int group = lane * kLaneElements / kv.group_dim;
   uint32_t bits = 0;
+#pragma unroll 1
   for (int g = 0; g < kv.groups; ++g) {
     // A group that is not the whole head is a multiple of 16: no lane belongs to two.
     const uint32_t largest = WarpMax(group == g || kv.groups == 1 ? own : 0u);
@@ -140,17 +143,17 @@ __device__ void StoreF32(const KvGeometry& kv, const float (&x)[kLaneElements], 
 enum class Stored { kI4, kI8, kBF16, kF32 };
 
 template <Stored kStored>
-__device__ void Append(const RopeParameters& p, const DeviceSequence& s, int64_t row, int64_t head,
+__device__ void Append(const RopeParameters& p, const DeviceSequence& s, int row, int head,
                        bool is_key, const float* staged, int lane) {
   float x[kLaneElements];
   const float4* from = reinterpret_cast<const float4*>(staged) + 2 * lane;
   *reinterpret_cast<float4*>(x) = from[0];
   *reinterpret_cast<float4*>(x + 4) = from[1];
   const KvGeometry& kv = p.kv;
-  const int64_t token = s.start + row - s.first_row;
+  const unsigned token = static_cast<unsigned>(s.start + row - s.first_row);
   const int slot = static_cast<int>(token % kKvBlockRows);
   uint8_t* block = reinterpret_cast<uint8_t*>(HeadAddress(kv, s, head)) +
-                   token / kKvBlockRows * kv.block_bytes;
+                   int64_t{token / kKvBlockRows} * kv.block_bytes;
   uint8_t* scales = block + (is_key ? 0 : kv.scale_bytes);
   uint8_t* codes = block + 2 * kv.scale_bytes +
                    (slot + (is_key ? 0 : kKvBlockRows)) * kv.row_bytes;
@@ -171,9 +174,9 @@ __device__ void RopeAppend(const RopeParameters& p) {
   __shared__ __align__(16) float staged[kWarps][kMaxHeadDim];
   const int warp = static_cast<int>(threadIdx.x) / kWarpLanes;
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
-  const int64_t heads = p.q_heads + 2 * p.kv.kv_heads;
-  const int64_t item = int64_t{blockIdx.x} * kWarps + warp;
-  const int64_t row = item / heads;
+  const int heads = p.q_heads + 2 * p.kv.kv_heads;
+  const int item = static_cast<int>(blockIdx.x) * kWarps + warp;
+  const int row = item / heads;
   if (row >= p.rows) return;
   const DeviceSequence* sequences = reinterpret_cast<const DeviceSequence*>(p.sequences);
   const DeviceSequence s = sequences[FindSequence(sequences, p.count, row)];
@@ -181,11 +184,12 @@ __device__ void RopeAppend(const RopeParameters& p) {
   const int dim = p.kv.head_dim;
   const float* angles = nullptr;
   if (p.angles != 0) angles = reinterpret_cast<const float*>(p.angles) + row * p.angles_stride;
-  int64_t head = item % heads;
+  int head = item % heads;
   if (head < p.q_heads) {
     if (angles == nullptr) return;
     float* q = reinterpret_cast<float*>(p.q) + row * p.q_stride + head * dim;
     StageHead(q, angles, dim, lane, staged[warp]);
+#pragma unroll 1
     for (int i = lane; i < dim; i += kWarpLanes) q[i] = staged[warp][i];
     return;
   }

@@ -13,28 +13,26 @@
 
 namespace nibble::cuda {
 
-// What a row sees of the keys behind some place: a number of keys, where anything from
-// kAllKeys / 2 on is all, and nothing, kNoRow, stays nothing beside kAllKeys.
-inline constexpr int kAllKeys = 1 << 20;
-inline constexpr int kNoRow = -(1 << 24);
+// How many keys more than another a row sees that is not there: none at all.
+inline constexpr int kNoRow = -static_cast<int>(kMaxCount);
 
 struct RowTile {
   DeviceSequence sequence;
-  int64_t index;          // of the sequence in the batch
-  int64_t kv_head;
-  int64_t first;          // row of the sequence, as kv_geometry.h counts them
-  int rows;               // of the tile, 1..16
-  int64_t key_begin, key_end;
-  int64_t first_row_end;  // the keys that every row sees: of its first row
-  int64_t range, ranges;
+  int index;          // of the sequence in the batch
+  int kv_head;
+  int first;          // row of the sequence, as kv_geometry.h counts them
+  int rows;           // of the tile, 1..16
+  int key_begin, key_end;
+  int first_row_end;  // the keys that every row sees: of its first row
+  int range, ranges;
   int heads;
 
   // How many keys more than the tile's first row a row sees; of rows that are not there, none.
   __device__ __forceinline__ int RowAfter(int row) const {
     if (row >= rows) return kNoRow;
-    return static_cast<int>((first + row) / heads - first / heads);
+    return (first + row) / heads - first / heads;
   }
-  __device__ __forceinline__ int64_t Column(int row, int head_dim) const {
+  __device__ __forceinline__ int Column(int row, int head_dim) const {
     return (kv_head * heads + (first + row) % heads) * head_dim;
   }
   __device__ __forceinline__ int64_t BatchRow(int row) const {
@@ -47,14 +45,14 @@ struct RowTile {
   }
 };
 
-// Whether this block of threads has work. few_only: sequences of many rows are another kernel's;
-// else their keys are one range.
+// Whether this block of threads has work; without it, what *tile holds means nothing. kFewOnly:
+// sequences of many rows are another kernel's; else their keys are one range.
 template <bool kFewOnly = true>
 __device__ __forceinline__ bool FindTile(const AttentionParameters& p, RowTile* tile) {
-  int64_t index = blockIdx.x;
+  int index = static_cast<int>(blockIdx.x);
   tile->range = index % p.ranges;
   index /= p.ranges;
-  const int64_t number = index % p.tiles;
+  const int number = index % p.tiles;
   index /= p.tiles;
   tile->kv_head = index % p.kv.kv_heads;
   tile->index = index / p.kv.kv_heads;
@@ -62,22 +60,21 @@ __device__ __forceinline__ bool FindTile(const AttentionParameters& p, RowTile* 
   tile->heads = p.heads;
   const DeviceSequence& s = tile->sequence;
   const bool few = HasFewRows(s.rows, p.heads);
-  if (kFewOnly && !few) return false;
-  const int64_t rows = s.rows * p.heads;
+  const int start = static_cast<int>(s.start), tokens = static_cast<int>(s.rows);
+  const int rows = tokens * p.heads;
   tile->first = number * kTileRows;
-  if (tile->first >= rows) return false;
-  tile->rows = static_cast<int>(min(rows - tile->first, int64_t{kTileRows}));
-  const int64_t keys = s.start + s.rows;
-  const int64_t range_keys = few ? RangeKeys(keys) : keys;
-  tile->ranges = few ? Ranges(keys) : 1;
-  if (tile->range >= tile->ranges) return false;
+  tile->rows = min(rows - tile->first, kTileRows);
+  const int keys = start + tokens;
+  const bool cut = kFewOnly || few;  // into ranges
+  const int range_keys = cut ? static_cast<int>(RangeKeys(keys)) : keys;
+  tile->ranges = cut ? static_cast<int>(Ranges(keys)) : 1;
   tile->key_begin = tile->range * range_keys;
-  const int64_t last = s.start + (tile->first + tile->rows - 1) / p.heads + 1;
+  const int last = start + (tile->first + tile->rows - 1) / p.heads + 1;
   // Rows of early tokens may see nothing of the last range: it then has no keys for this tile,
   // and its state says so.
   tile->key_end = max(tile->key_begin, min(last, tile->key_begin + range_keys));
-  tile->first_row_end = s.start + tile->first / p.heads + 1;
-  return true;
+  tile->first_row_end = start + tile->first / p.heads + 1;
+  return (few || !kFewOnly) && tile->first < rows && tile->range < tile->ranges;
 }
 
 // Where one row's result goes: to the output where its keys are one range, else to its state.
