@@ -14,8 +14,8 @@ template <DType kType, int kDim>
 bool VerifyAppend(Device& device) {
   std::mt19937_64 random(5 + kDim);
   constexpr int dim = kDim;
-  const int64_t q_heads = 2, q_width = q_heads * dim, kv_width = dim;
-  KvCacheShape shape = MakeShape(kType, 1, dim, 40, kType == DType::kI4 && dim == 32 ? 16 : 0);
+  const int64_t q_heads = 3, q_width = q_heads * dim, kv_width = 2 * dim;
+  KvCacheShape shape = MakeShape(kType, 2, dim, 40, kType == DType::kI4 && dim == 32 ? 16 : 0);
   const float factor = kType == DType::kI4 ? 0.3f : 1.0f;
   const float* factors = kType == DType::kI4 ? &factor : nullptr;
   KvCache cache(shape, factors, factors);
@@ -43,21 +43,26 @@ bool VerifyAppend(Device& device) {
     for (int64_t i = 0; i < dim; ++i) k[kv_width + i] *= 1e-6f;
     if (n > 4) k[3 * kv_width + 1] = INFINITY;
     const std::vector<float> angles = NormalValues(random, n * dim);
+    // The second call is of keys rotated before.
+    const bool rotate = n > 4;
     const OnDevice<float> dq(device, q), dk(device, k), dv(device, v), da(device, angles);
     const OnDevice<DeviceSequence> ds(device, {{memory.get(), shape.capacity, 0, 0, 0},
-                                               {memory.get(), shape.capacity, start, n, 0}});
+                                               {memory.get(), shape.capacity, start, n - 2, 0},
+                                               {memory.get(), shape.capacity, 0, 0, n - 2},
+                                               {memory.get(), shape.capacity, start + n - 2, 1, n - 2},
+                                               {memory.get(), shape.capacity, start + n - 1, 1, n - 1}});
     for (const Status& s : {dq.status(), dk.status(), dv.status(), da.status(), ds.status()}) {
       if (!s.ok()) return false;
     }
     Status status = RopeAppend(device, shape, 0, q_heads, {dq.get(), q_width},
-                               {dk.get(), kv_width}, {dv.get(), kv_width}, {da.get(), dim},
-                               {ds.get(), 2, n + 1, n, 40});
+                               {dk.get(), kv_width}, {dv.get(), kv_width}, {rotate ? da.get() : 0, dim},
+                               {ds.get(), 5, n + 1, n, 40});
     if (!status.ok()) return false;
     const std::vector<float> rotated = dq.Read(&status);
     if (!status.ok()) return false;
     const Sequence s = {&cache, start, n};
     nibble::RopeAppend(workspace, 0, q.data(), q_width, q_heads, k.data(), kv_width, v.data(),
-                       kv_width, angles.data(), dim, &s, 1);
+                       kv_width, rotate ? angles.data() : nullptr, dim, &s, 1);
     if (std::memcmp(rotated.data(), q.data(), q.size() * sizeof(float)) != 0) return false;
   }
   PackLayer(cache, 0, 20, layout, &expected);
@@ -68,7 +73,8 @@ bool VerifyAppend(Device& device) {
 }
 
 VerificationCases AppendCases() {
-  return {VerifyAppend<DType::kI4, 32>,   VerifyAppend<DType::kI4, 254>,
+  return {VerifyAppend<DType::kBF16, 24>, VerifyAppend<DType::kI4, 16>,
+          VerifyAppend<DType::kI4, 32>,   VerifyAppend<DType::kI4, 254>,
           VerifyAppend<DType::kI8, 32>,   VerifyAppend<DType::kI8, 254>,
           VerifyAppend<DType::kBF16, 32>, VerifyAppend<DType::kBF16, 254>,
           VerifyAppend<DType::kF32, 32>,  VerifyAppend<DType::kF32, 254>};

@@ -31,15 +31,13 @@ constexpr int kMembers = kThreads / kTileRows;
 constexpr int kParts = kMaxDim / (4 * kMembers);
 constexpr int kKeysOfMember = kKvBlockRows / kMembers;
 
-__device__ __forceinline__ void LoadStage(const KvGeometry& kv, const uint8_t* block, int valid,
+__device__ __forceinline__ void LoadStage(const KvGeometry& kv, const uint8_t* block,
                                           uint8_t* stage) {
   const int words = kv.row_bytes / 16;
   const uint32_t to = SharedAddress(stage);
   for (int i = static_cast<int>(threadIdx.x); i < 2 * kKvBlockRows * words; i += kThreads) {
     const int row = i / words, word = i % words;
-    const bool wanted = row % kKvBlockRows < valid;
-    const uint8_t* from = block + (wanted ? row * kv.row_bytes + 16 * word : 0);
-    CopyAsync16(to + row * kStride + 16 * word, from, wanted ? 16 : 0);
+    CopyAsync16(to + row * kStride + 16 * word, block + row * kv.row_bytes + 16 * word);
   }
 }
 
@@ -66,9 +64,7 @@ __device__ __forceinline__ void AttentionF32(const AttentionParameters& p, uint8
   const int end = (tile.key_end + kKvBlockRows - 1) / kKvBlockRows;
   const auto load = [&](int block, int stage) {
     if (block < end) {
-      LoadStage(kv, blocks + int64_t{block} * kv.block_bytes,
-                min(tile.key_end - block * kKvBlockRows, kKvBlockRows),
-                shared + stage * kStageBytes);
+      LoadStage(kv, blocks + int64_t{block} * kv.block_bytes, shared + stage * kStageBytes);
     }
     CopyAsyncCommit();
   };

@@ -278,7 +278,7 @@ __device__ __forceinline__ void RunConsumer(const AttentionParameters& p, const 
     if constexpr (kKind == KvKind::kBF16) {
       if (left < Shape::kKeys) {
         const uint4 flags = Load<uint4>(reinterpret_cast<const uint8_t*>(stage.Flags()));
-        non_finite = (flags.x | flags.y | flags.z | flags.w) != 0;
+        non_finite = (flags.x & flags.y & flags.z & flags.w) == 0;
       }
     }
 #pragma unroll 1

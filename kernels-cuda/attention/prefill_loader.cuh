@@ -239,7 +239,7 @@ __device__ __forceinline__ void RunLoader(const AttentionParameters& p, const Pr
       CopyAsyncWait<kStages - 2>();
       if ((t + 1) * Shape::kKeys > first_end) {
         const bool bad = loader.AnyNonFinite(stage(t));
-        if (thread % kWarpLanes == 0) stage(t).Flags()[thread / kWarpLanes] = bad;
+        if (thread % kWarpLanes == 0) stage(t).Flags()[thread / kWarpLanes] = !bad;
       }
       signal_full(t);
       wait_empty(t + kStages - 1);

@@ -73,7 +73,7 @@ struct PrefillStage : PrefillShape<kKind, kDim> {
   __device__ __forceinline__ float* ValueFactors() const {
     return KeyFactors() + Shape::kMaxGroups * Shape::kKeys;
   }
-  // KV16: [warp of the loader] whether it saw a value that is not finite.
+  // KV16: [warp of the loader] 1 if all values that it looked at are finite.
   __device__ __forceinline__ uint32_t* Flags() const {
     return reinterpret_cast<uint32_t*>(at + 2 * Shape::kTileBytes + 4 * Shape::kFactors);
   }

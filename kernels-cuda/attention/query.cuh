@@ -58,17 +58,6 @@ struct OrderE4M3Rows {
   }
 };
 
-// To nearest, saturating; NaN and infinity stay what they are.
-__device__ __forceinline__ uint32_t EncodeQueryBF16x2(float low, float high) {
-  const float most = __uint_as_float(0x7F7F0000u);
-  float x[2] = {low, high};
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    if (fabsf(x[i]) < kInfinity) x[i] = fmaxf(fminf(x[i], most), -most);
-  }
-  return RoundToBF16x2(x[0], x[1]);
-}
-
 // One row's quantizer.
 struct RowScale {
   float scale;   // what scores are multiplied with: NaN for a row that is not finite
@@ -78,7 +67,7 @@ struct RowScale {
 // All four lanes of a group take part; row may be null (zeros). dim <= kDim.
 template <int kDim>
 __device__ __forceinline__ RowScale QueryScale(const float* row, int dim, int member) {
-  uint32_t bits = 0;
+  float largest = 0;
   if (row != nullptr) {
     // 16 loads under way at a time, and no copy of the loop for what is left.
     int first = member;
@@ -86,12 +75,12 @@ __device__ __forceinline__ RowScale QueryScale(const float* row, int dim, int me
     do {
 #pragma unroll
       for (int i = first; i < first + 64; i += 4) {
-        if (i == first || i < dim) bits = max(bits, MagnitudeBits(row[i]));
+        if (i == first || i < dim) largest = LargerMagnitude(largest, row[i]);
       }
       first += 64;
     } while (kDim > 64 && first < dim);
   }
-  bits = WarpMax<4>(bits);
+  const uint32_t bits = WarpMax<4>(__float_as_uint(largest));  // NaN is above infinity
   if (bits >= 0x7F800000u) return {__uint_as_float(0x7FC00000u), 0};
   if (bits == 0) return {0, 0};
   const float scale = fmaxf(__fdiv_rn(__uint_as_float(bits), 448.0f), 0x1p-126f);
@@ -149,7 +138,7 @@ struct QueryRows {
           DecodeE4M3x4ToF16(EncodeE4M3x2(x[0], x[1]), f16);
           word = f16[0];
         } else {
-          word = EncodeQueryBF16x2(x[0], x[1]);
+          word = EncodeBF16x2(x[0], x[1]);
         }
       }
     }

@@ -64,10 +64,10 @@ __device__ void StageHead(const float* x, const float* angles, int dim, int lane
 }
 
 __device__ __forceinline__ uint32_t LargestBits(const float (&x)[kLaneElements]) {
-  uint32_t largest = 0;
+  float largest = 0;
 #pragma unroll
-  for (int i = 0; i < kLaneElements; ++i) largest = max(largest, MagnitudeBits(x[i]));
-  return largest;
+  for (int i = 0; i < kLaneElements; ++i) largest = LargerMagnitude(largest, x[i]);
+  return __float_as_uint(largest);  // as integers, NaN is above infinity
 }
 
 // Quantizes a head in groups and stores its codes and scales. scales: of the token's block and
@@ -89,7 +89,9 @@ __device__ void StoreI4(const KvGeometry& kv, const float (&x)[kLaneElements], f
   } else if (bits != 0) {
     const float ideal = __fdiv_rn(__fdiv_rn(__uint_as_float(bits), 7.0f), factor);
     scale_code = max(EncodeE4M3(ideal), 1u);
-    const float scale = __fmul_rn(DecodeE4M3(scale_code), factor);
+    // The code of a finite positive number (common/decode.cuh).
+    const float scale =
+        __fmul_rn(__uint_as_float(scale_code << 20) * 0x1p120f, factor);
 #pragma unroll
     for (int i = 0; i < kLaneElements; ++i) {
       const float q = fmaxf(fminf(__fdiv_rn(x[i], scale), 7.0f), -8.0f);

@@ -9,9 +9,9 @@
 namespace nibble::cuda {
 
 // The left operand [M rows][K columns].
-//   E4M3, I8   one byte a value, one F32 scale a row, or none: 1
-//   BF16       two bytes a value, no scales
-//   F32        four bytes a value, no scales; as the caller gave it: any stride, no padding
+//   E4M3, I8   one byte a value, with scales
+//   BF16       two bytes a value, as a rule without
+//   F32        four bytes a value, without; as the caller gave it: any stride, no padding
 // Bytes and BF16 come from elementwise/ (quantize kernels): rows lie on boundaries of 128 bytes
 // and hold zeros from K up to the next multiple of 128 columns, so that kernels load whole
 // 16-byte words of them without a mask.
@@ -20,7 +20,7 @@ struct GemmLeft {
   int64_t rows, cols;
   DevicePtr values;
   int64_t stride;    // elements from row to row
-  DevicePtr scales;  // F32 [M], or 0
+  DevicePtr scales;  // F32 [M] that multiply the rows, or 0: 1 for each
 };
 
 // The result [M][N] = left * weights^T + bias + residual, or of a pair of matrices

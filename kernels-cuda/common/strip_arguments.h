@@ -20,6 +20,7 @@ struct StripArguments {
   StripMatrix matrix[2];  // a pair: gate and up; else twice the same
   int32_t pair;           // 1: the result is silu(matrix 0) * matrix 1
   int32_t code_type, scale_type;  // DType
+  int32_t brick_shift;    // log2 of a brick's slices of 16 columns
   int32_t groups;         // scales a row; of several, each is applied to its group's sum
   int32_t group_slices;   // a group's slices of 16 columns
   int32_t fold_slices;    // slices summed before a scale is applied: 1, 2 or a brick's; 0: all
@@ -48,6 +49,7 @@ struct StripArguments {
 struct StripDequantizeArguments {
   StripMatrix matrix;
   int32_t code_type, scale_type;
+  int32_t brick_shift;  // as above
   int32_t bricks, groups;
   uint32_t cols, group_cols;  // neither above 2^31
   uint32_t first;

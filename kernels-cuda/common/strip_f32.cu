@@ -36,11 +36,18 @@ __device__ __forceinline__ DType CodeOf(const StripArguments& p) {
   return kF32 ? DType::kF32 : static_cast<DType>(p.code_type);
 }
 
-__device__ __forceinline__ SlicePlace Place(DType code, const StripArguments& p, int which,
-                                            int strip, unsigned slice) {
-  const unsigned per_brick = BrickCols(code) / kSlice;
-  const int64_t brick = static_cast<int64_t>(strip) * p.bricks + slice / per_brick;
-  return {p.matrix[which].codes + brick * BrickBytes(code), slice % per_brick * kSlice};
+template <bool kF32>
+__device__ __forceinline__ int BrickShiftOf(const StripArguments& p) {
+  return kF32 ? 0 : p.brick_shift;
+}
+
+template <bool kF32>
+__device__ __forceinline__ SlicePlace Place(const StripArguments& p, int which, int strip,
+                                            unsigned slice) {
+  const int shift = BrickShiftOf<kF32>(p);
+  const int64_t brick = static_cast<int64_t>(strip) * p.bricks + (slice >> shift);
+  return {p.matrix[which].codes + brick * BrickBytes(CodeOf<kF32>(p)),
+          (slice & ((1u << shift) - 1)) * kSlice};
 }
 
 // Columns 4 member .. + 3 of row r of a slice; with their scale where a row has several.
@@ -49,7 +56,7 @@ __device__ __forceinline__ void LoadWeights(const StripArguments& p, int which, 
                                             unsigned slice, unsigned r, unsigned member,
                                             float (&w)[4]) {
   const DType code = CodeOf<kF32>(p);
-  const SlicePlace place = Place(code, p, which, strip, slice);
+  const SlicePlace place = Place<kF32>(p, which, strip, slice);
   DecodeStripQuad(code, place.brick, r, place.column + 4 * member, w);
   if (!kF32 && p.groups > 1) {
     const unsigned group = slice / p.group_slices;
@@ -69,18 +76,22 @@ __device__ __forceinline__ const float* LeftRow(const StripArguments& p, int tok
 struct SliceRange {
   int begin, end;
 };
-__device__ __forceinline__ SliceRange Slices(DType code, const StripArguments& p) {
-  const int per_brick = BrickCols(code) / kSlice;
+template <bool kF32>
+__device__ __forceinline__ SliceRange Slices(const StripArguments& p) {
+  const int shift = BrickShiftOf<kF32>(p);
   const int begin = blockIdx.y * p.split_bricks;
-  const int slices = static_cast<int>((p.cols + kSlice - 1) / kSlice);
-  return {begin * per_brick, min(min(begin + p.split_bricks, p.bricks) * per_brick, slices)};
+  const int slices = static_cast<int>((static_cast<unsigned>(p.cols) + kSlice - 1) / kSlice);
+  return {begin << shift, min((begin + p.split_bricks) << shift, slices)};
 }
 
-template <Told kPair>
+template <bool kF32, Told kPair>
 __device__ __forceinline__ void StoreSums(const StripArguments& p, int token, int n, float (&v)[4],
                                           float (&up)[4]) {
   if (token >= p.m || n >= p.n) return;
-  if (p.splits == 1) return FinishStripSums<kPair, false>(p, token, n, v, up);
+  if (p.splits == 1) {
+    constexpr Told kRowScales = kF32 ? Told::kNever : Told::kByArguments;
+    return FinishStripSums<kPair, kRowScales, false>(p, token, n, v, up);
+  }
   *reinterpret_cast<float4*>(StripPartial(p, blockIdx.y, 0, token, n)) = {v[0], v[1], v[2], v[3]};
   if (!IsPair<kPair>(p)) return;
   *reinterpret_cast<float4*>(StripPartial(p, blockIdx.y, 1, token, n)) = {up[0], up[1], up[2],
@@ -94,7 +105,7 @@ __device__ __forceinline__ void FewRows(const StripArguments& p) {
   __shared__ float sums[kFewWarps][kMatrices][kTokens][kStripRows];
   const int lane = threadIdx.x % kWarpLanes, warp = threadIdx.x / kWarpLanes;
   const int group = lane / 4, member = lane % 4, strip = blockIdx.x;
-  const SliceRange slices = Slices(CodeOf<kF32>(p), p);
+  const SliceRange slices = Slices<kF32>(p);
   float total[kMatrices][4][kTokens] = {};
   // Between the branches of any code's type no load would move.
 #pragma unroll(kF32 && kTokens == 1 ? 4 : 1)
@@ -146,7 +157,7 @@ __device__ __forceinline__ void FewRows(const StripArguments& p) {
         if (kMatrices == 2) up[j] += sums[w][kMatrices - 1][t][r + j];
       }
     }
-    StoreSums<kMatrices == 2 ? Told::kAlways : Told::kNever>(
+    StoreSums<kF32, kMatrices == 2 ? Told::kAlways : Told::kNever>(
         p, t, strip * kStripRows + r, v, up);
   }
 }
@@ -251,7 +262,7 @@ struct Tiles {
       float up[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) up[i] = __shfl_xor_sync(kAllLanes, total[t][i], 8);
-      if (rows < 8 || p.pair == 0) StoreSums<Told::kByArguments>(p, token, n, total[t], up);
+      if (rows < 8 || p.pair == 0) StoreSums<kF32, Told::kByArguments>(p, token, n, total[t], up);
     }
   }
 };
@@ -264,7 +275,7 @@ __device__ __forceinline__ void RunTiles(const StripArguments& p) {
   Tiles<kF32> tiles{p,
                     {strip0, strip1},
                     static_cast<int>(blockIdx.x % p.token_tiles) * kTileTokens,
-                    Slices(CodeOf<kF32>(p), p)};
+                    Slices<kF32>(p)};
   tiles.Run();
 }
 

@@ -52,10 +52,11 @@ __device__ __forceinline__ float StripSilu(float x) { return x / (1.0f + expf(-x
 
 // The sums of four neighbouring output rows n .. n + 3 (n: a multiple of 4, below p.n) for one
 // token, to products with matrix `which`, bias included.
+template <Told kRowScales>
 __device__ __forceinline__ void ScaleStripSums(const StripArguments& p, int which, int n,
                                                float token_scale, float (&v)[4]) {
   const StripMatrix& matrix = p.matrix[which];
-  if (p.groups == 1) {
+  if (kRowScales == Told::kAlways || (kRowScales == Told::kByArguments && p.groups == 1)) {
     const float4 s = LoadStripScales<true>(
         p.scale_type, matrix.scales + static_cast<int64_t>(n) * StripScaleBytes(p.scale_type));
     v[0] *= s.x;
@@ -71,15 +72,15 @@ __device__ __forceinline__ void ScaleStripSums(const StripArguments& p, int whic
 }
 
 // Writes them; up: the other half of a pair, which takes no residual. Only rows below p.n are
-// touched.
-template <Told kPair, bool kTokenScales>
+// touched. kRowScales: whether a row has one scale, which the sums are still without.
+template <Told kPair, Told kRowScales, bool kTokenScales>
 __device__ __forceinline__ void FinishStripSums(const StripArguments& p, int token, int n,
                                                 float (&v)[4], float (&up)[4]) {
   const float token_scale = TokenScale<kTokenScales>(p, token);
-  ScaleStripSums(p, 0, n, token_scale, v);
+  ScaleStripSums<kRowScales>(p, 0, n, token_scale, v);
   const bool whole = p.vectors != 0 && n + 4 <= p.n;
   if (IsPair<kPair>(p)) {
-    ScaleStripSums(p, 1, n, token_scale, up);
+    ScaleStripSums<kRowScales>(p, 1, n, token_scale, up);
 #pragma unroll
     for (int i = 0; i < 4; ++i) v[i] = StripSilu(v[i]) * up[i];
   } else if (p.residual != nullptr) {
@@ -139,19 +140,16 @@ __device__ __forceinline__ void AddStripPartial(const StripArguments& p, int spl
 }
 
 // A thread's end of a product where K was split: four output rows of one token.
-__device__ __forceinline__ void FinishStripSplits(const StripArguments& p, int64_t index) {
-  const int quads = p.strips * (kStripRows / 4);
-  const int64_t token = index / quads;
-  const int n = static_cast<int>(index % quads) * 4;
-  if (token >= p.m || n >= p.n) return;
+__device__ __forceinline__ void FinishStripSplits(const StripArguments& p, int token, int n) {
+  if (n >= p.n) return;
   float v[4] = {}, up[4] = {};
   int split = 0;  // there are two at least
 #pragma unroll 1
   do {
-    AddStripPartial(p, split, 0, static_cast<int>(token), n, v);
-    if (p.pair != 0) AddStripPartial(p, split, 1, static_cast<int>(token), n, up);
+    AddStripPartial(p, split, 0, token, n, v);
+    if (p.pair != 0) AddStripPartial(p, split, 1, token, n, up);
   } while (++split < p.splits);
-  FinishStripSums<Told::kByArguments, true>(p, static_cast<int>(token), n, v, up);
+  FinishStripSums<Told::kByArguments, Told::kByArguments, true>(p, token, n, v, up);
 }
 
 }  // namespace nibble::cuda

@@ -103,6 +103,9 @@ struct StripGemm {
   static constexpr Told kPair = kShape == StripShape::kDecode       ? Told::kNever
                                 : kShape == StripShape::kDecodePair ? Told::kAlways
                                                                     : Told::kByArguments;
+  static constexpr Told kRowScales = IsUnquantized(O::kCode) ? Told::kNever
+                                     : kWide                 ? Told::kAlways
+                                                             : Told::kByArguments;
   static constexpr bool kTokenScales = O::kLeftBytes == 1;
   static constexpr int kUnits = kBlock.units, kTokenTiles = kBlock.token_tiles;
   static constexpr int kWarpsN = kBlock.warps_n, kWarpsK = kBlock.warps_k;
@@ -212,7 +215,7 @@ struct StripGemm {
 #pragma unroll
     for (int first = 0; first < kCopies; first += kThreads) {
       const int i = first + thread;
-      if (kCopies % kThreads != 0 && i >= kCopies) break;
+      if (first + kThreads > kCopies && i >= kCopies) break;
       const int row = i / kChunks, chunk = i % kChunks;
       const bool read = token0 + row < p.m;
       const uint8_t* from = p.left + (read ? token0 + row : token0) * p.left_stride +
@@ -487,7 +490,7 @@ struct StripGemm {
       if (p.splits > 1) {
         Store(token, n, IsPair<kPair>(p) ? u : 0, v[u]);
       } else if (u == 0 || !IsPair<kPair>(p)) {
-        FinishStripSums<kPair, kTokenScales>(p, token, n, v[u], v[kUnits - 1]);
+        FinishStripSums<kPair, kRowScales, kTokenScales>(p, token, n, v[u], v[kUnits - 1]);
       }
     }
   }

@@ -16,7 +16,7 @@ constexpr int kMaxSplits = 64;
 constexpr int64_t kMinBricksPerWarp = 3;
 // What S32 accumulators hold for certain.
 constexpr int64_t kMaxIntegerCols = 131072;
-constexpr unsigned kFinishThreads = 256;
+constexpr unsigned kFinishThreads = 64, kRowThreads = 256;
 // Blocks that share a row of weights: enough for the 4096 columns of one token's embedding at once.
 constexpr int64_t kMostRowBlocks = 4;
 constexpr KernelId kFinishSplits = {"strip_rows", "strip_finish_splits"};
@@ -161,6 +161,7 @@ Status DescribeStrips(const DeviceWeights& weights, const DeviceWeights* up, con
   a->pair = up != nullptr;
   a->code_type = static_cast<int32_t>(weights.format.code);
   a->scale_type = static_cast<int32_t>(weights.format.scale);
+  a->brick_shift = BrickShift(weights.format.code);
   a->groups = static_cast<int32_t>(layout.groups);
   a->group_slices = static_cast<int32_t>(
       DivUp(weights.format.Group(weights.cols), kSliceCols));
@@ -218,8 +219,8 @@ Status RunStrips(Device& device, const StripKernels& kernels, const DeviceWeight
   const Plan plan = MakePlan(device, kernels, weights.format, weights.rows, weights.cols,
                              left.rows, pair);
   const int64_t blocks = plan.token_tiles * plan.row_tiles;
-  const int64_t quads = left.rows * a.strips * (kStripRows / 4);
-  if (blocks > kMaxGridX || DivUp(quads, kFinishThreads) > kMaxGridX) {
+  const int64_t row_blocks = DivUp(int64_t{a.strips} * (kStripRows / 4), kFinishThreads);
+  if (blocks > kMaxGridX || left.rows * row_blocks > kMaxGridX) {
     return {NB_UNSUPPORTED, std::to_string(left.rows) + " rows by " +
                                 std::to_string(weights.rows) + " outputs are too many for one "
                                 "launch"};
@@ -242,9 +243,9 @@ Status RunStrips(Device& device, const StripKernels& kernels, const DeviceWeight
   NIBBLE_CUDA_RETURN_IF_FAILED(LaunchKernel(device, plan.kernel, shape, a));
   if (plan.splits == 1) return {};
   LaunchShape finish;
-  finish.grid_x = static_cast<unsigned>(DivUp(quads, kFinishThreads));
+  finish.grid_x = static_cast<unsigned>(left.rows * row_blocks);
   finish.block_x = kFinishThreads;
-  return LaunchKernel(device, kFinishSplits, finish, a);
+  return LaunchKernel(device, kFinishSplits, finish, a, static_cast<uint32_t>(row_blocks));
 }
 
 Status DequantizeStripRows(Device& device, const DeviceWeights& weights, DevicePtr ids,
@@ -257,6 +258,7 @@ Status DequantizeStripRows(Device& device, const DeviceWeights& weights, DeviceP
   a.code_type = static_cast<int32_t>(weights.format.code);
   a.scale_type = static_cast<int32_t>(weights.format.scale);
   a.bricks = static_cast<int32_t>(layout.bricks);
+  a.brick_shift = BrickShift(weights.format.code);
   a.groups = static_cast<int32_t>(layout.groups);
   a.cols = static_cast<uint32_t>(weights.cols);
   a.group_cols = static_cast<uint32_t>(
@@ -271,8 +273,8 @@ Status DequantizeStripRows(Device& device, const DeviceWeights& weights, DeviceP
   LaunchShape shape;
   shape.grid_x = static_cast<unsigned>(count);
   shape.grid_y = static_cast<unsigned>(
-      std::min(DivUp(DivUp(weights.cols, 4), kFinishThreads), kMostRowBlocks));
-  shape.block_x = kFinishThreads;
+      std::min(DivUp(DivUp(weights.cols, 4), kRowThreads), kMostRowBlocks));
+  shape.block_x = kRowThreads;
   return LaunchKernel(device, kDequantizeRows, shape, a);
 }
 

@@ -56,6 +56,10 @@ constexpr int CodeBytes(DType code) {  // 0: six bits
                                                            : 1;
 }
 constexpr int BrickCols(DType code) { return 64 / (CodeBytes(code) > 1 ? CodeBytes(code) : 1); }
+// log2 of its slices.
+constexpr int BrickShift(DType code) {
+  return CodeBytes(code) == 4 ? 0 : CodeBytes(code) == 2 ? 1 : 2;
+}
 constexpr int BrickWords(DType code) { return IsSixBit(code) ? 3 : 4; }
 constexpr int BrickBytes(DType code) { return BrickWords(code) * kWordBytes; }
 

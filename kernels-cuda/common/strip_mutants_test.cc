@@ -1,28 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Of the kernels of strips (gemm_f6, gemm_dense, strip_*): mutants that no test can see, and bounds for
-// those that are counted: NaN and infinity at the rounding to BF16 (a NaN may have any payload);
-// positions of scale groups behind the last column; decoders of single rows, special codes; not
-// reached: a residual in the kernels of pairs, which take none.
+// Of the kernels of strips (gemm_f6, gemm_dense, strip_*): bounds for mutants that are counted. Not
+// seen: a lane's number that loses its lowest bit, where what is made of it has no use for that bit;
+// the last bit of a BF16 scale of some folds of pairs, which also passes, within the tolerance of
+// SwiGLU. Not reached: guards that no lane of any case meets. strip_f32 and gemm_dense_a8f have
+// bounds with room: their complete runs take long.
 #include "kernels-cuda/testing/equivalent_mutants.h"
 
 namespace nibble::cuda {
 namespace {
 
-const KnownMutantsRegistration kStripMutants({{
-    {"gemm_dense", "", "drop", "cp.async.wait_all;", 2, Fate::kSame,
-     "The last stages of the loop are empty groups, since nothing is loaded behind the last brick; "
-     "it has waited for all others."},
-    {"gemm_f6", "", "drop", "cp.async.wait_all;", 2, Fate::kSame, "As for gemm_dense."},
-}, {
-    {"gemm_dense_a16", 25, 16, 3, 25},
-    {"gemm_dense_a8f", 27, 18, 3, 30},
-    {"gemm_dense_a8i", 27, 7, 3, 25},
-    {"gemm_f6_a16", 22, 9, 2, 18},
-    {"gemm_f6_a8f", 31, 12, 3, 23},
-    {"gemm_f6_a8i", 23, 8, 2, 21},
-    {"strip_f32", 19, 12, 2, 12},
-    {"strip_rows", 46, 42, 2, 50},
+const KnownMutantsRegistration kStripMutants({{}, {
+    {"gemm_dense_a16", 9, 0.1, 0.05, 1},
+    {"gemm_dense_a8f", 14, 0.5, 0.1, 1},
+    {"gemm_dense_a8i", 12, 0.3, 0, 1},
+    {"gemm_f6_a16", 10, 0.1, 0.05, 1},
+    {"gemm_f6_a8f", 11, 0.2, 0.05, 1},
+    {"gemm_f6_a8i", 9, 0.1, 0.05, 1},
+    {"strip_f32", 15, 3, 0.5, 3},
+    {"strip_rows", 5, 0, 0, 1},
 }});
 
 }  // namespace

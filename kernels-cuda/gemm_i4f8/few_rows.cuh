@@ -143,8 +143,7 @@ __device__ __forceinline__ void FewRows(const GemmParams& p) {
     *Partial(p, split, 0, token, n) = sum[0];
     if (p.pair != 0) *Partial(p, split, 1, token, n) = sum[1];
   } else {
-    const float scale = TokenScale<Left::kScaled>(p, token);
-    Store(p, token, n, Result(p, token, n, scale, sum[0], sum[1]));
+    Store(p, token, n, Result(p, token, n, TokenScale(p, token), sum[0], sum[1]));
   }
 }
 

@@ -21,10 +21,8 @@ __device__ __forceinline__ float Product(const GemmParams& p, const MatrixPointe
 // x * sigmoid(x): Hendrycks and Gimpel, arXiv 1606.08415 (as silu: Elfwing, arXiv 1702.03118).
 __device__ __forceinline__ float Silu(float x) { return x / (1 + expf(-x)); }
 
-// kScaled: whether the activations may have scales at all.
-template <bool kScaled>
 __device__ __forceinline__ float TokenScale(const GemmParams& p, int token) {
-  return kScaled && p.left_scales != nullptr ? p.left_scales[token] : 1.0f;
+  return p.left_scales != nullptr ? p.left_scales[token] : 1.0f;
 }
 
 // The value of element (token, n) from its sums: of the matrix, or of gate and up.

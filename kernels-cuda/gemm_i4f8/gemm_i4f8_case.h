@@ -79,9 +79,13 @@ struct Case {
   bool integers = false;   // operands whose products and sums are exact in F32
   bool ends = false;       // activations are 0, biases hard to round (strip_case.h)
   bool gates = false;      // activations are 0, the biases of gates from -20 to 20
-  bool unscaled = false;   // tokens of eight bits have no scales
+  bool other_scales = false;  // tokens of BF16 have scales, those of eight bits have none
   int64_t nan_token = -1;  // its scale is NaN
 };
+
+inline bool HasTokenScales(const Case& c) {
+  return (c.activation == DType::kBF16) == c.other_scales;
+}
 
 inline std::string Describe(const Case& c) {
   return nibble::Describe(c.format, c.rows, c.cols) + " activation " +
@@ -104,7 +108,7 @@ struct LeftOperand {
         codes(static_cast<size_t>(c.tokens * stride * bytes), 0xFF) {
     std::normal_distribution<float> normal(0, 1);
     for (int64_t m = 0; m < c.tokens; ++m) {
-      const float scale = type == DType::kBF16 || c.unscaled ? 1
+      const float scale = !HasTokenScales(c) ? 1
                           : c.integers         ? std::ldexp(1.0f, int(m % 3) - 1)
                                                : 0.001f + float(random() % 1000) / 3000;
       scales.push_back(m == c.nan_token ? NAN : scale);
@@ -112,7 +116,9 @@ struct LeftOperand {
       for (int64_t k = 0; k < RoundUp(c.cols, 128); ++k) {
         uint32_t code = 0;
         if (k < c.cols) {
-          const float integer = float(int(random() % 17) - 8);
+          // Of E4M3 all bits of the significand.
+          const int most = type == DType::kE4M3 ? 15 : 8;
+          const float integer = float(int(random() % unsigned(2 * most + 1)) - most);
           if (type == DType::kBF16) code = Encode(type, c.integers ? integer : normal(random));
           if (type == DType::kI8) code = static_cast<uint8_t>(random());
           if (type == DType::kI8 && c.integers && random() % 8 != 0) {
@@ -181,7 +187,9 @@ class PreparedCase {
       CanonicalStorage weights = CaseWeights(random, c);
       packed_[i] = PackAll(c.format, c.rows, c.cols, weights, 0xFF);
       for (int64_t n = 0; n < c.rows; ++n) {
-        const float bias = float(int(random() % 65) - 32) / 8;
+        float bias = float(int(random() % 65) - 32) / 8;
+        // Most gates are open: behind the others nothing shows.
+        if (c.integers && c.pair && i == 0 && n % 4 != 3) bias += 4096;
         bias_[i].push_back(c.gates   ? (i == 0 ? float(n % 41 - 20) * 0.96875f : float(1 << n % 5))
                            : !c.ends ? bias
                            : !c.pair ? HardToRound(n)
@@ -210,7 +218,7 @@ class PreparedCase {
     const DeviceWeights matrix{c_.format, c_.rows, c_.cols, first.memory()};
     const DeviceWeights up{c_.format, c_.rows, c_.cols, second.memory()};
     const GemmLeft left{c_.activation, c_.tokens, c_.cols, codes.memory(), x_.stride,
-                        c_.activation == DType::kBF16 || c_.unscaled ? 0 : scales.memory()};
+                        HasTokenScales(c_) ? scales.memory() : 0};
     const GemmResult to{c_.bf16_result ? DType::kBF16 : DType::kF32,
                         c_.in_place ? residual.memory() : result.memory(),
                         stride_,

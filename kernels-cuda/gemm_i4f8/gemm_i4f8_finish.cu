@@ -24,7 +24,7 @@ extern "C" __global__ void __launch_bounds__(256)
     first += *Partial(p, s, 0, token, n);
     if (p.pair != 0) second += *Partial(p, s, 1, token, n);
   } while (++s < p.splits);
-  Store(p, token, n, Result(p, token, n, TokenScale<true>(p, token), first, second));
+  Store(p, token, n, Result(p, token, n, TokenScale(p, token), first, second));
 }
 
 // Block x: one row of the output; its 128 threads walk over words of eight columns.

@@ -37,17 +37,17 @@ std::vector<Case> KernelCases(const ProductKernel& k, bool warpgroup) {
       c.rows = warpgroup ? 50 : 18;  // of two warps, which have 32 rows each
       // The last step in the first stage of a ring of four, where the sums pass through.
       c.cols = i % 2 == 0 ? 64 * 4 + 40 : 64 * 2 + 8;
-      c.tokens = tokens;
+      c.tokens = i == 0 ? 3 : tokens;
       c.pair = pair;
       c.bias = i / 2 % 3 != 1;
       c.residual = !pair && i % 4 != 0;
       c.bf16_result = i % 3 == 1;
-      c.unscaled = i / 2 == 1;
+      c.other_scales = i / 2 == 1;
       cases.push_back(c);
       ++i;
     }
   }
-  c.unscaled = false;
+  c.other_scales = false;
   // Most of a block, several steps a split.
   c.format = {DType::kI4, DType::kPow2, k.unit == 64 ? 128 : k.unit};
   c.residual = c.bf16_result = false;

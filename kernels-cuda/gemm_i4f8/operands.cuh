@@ -4,7 +4,6 @@
 // An operand type says for its activations
 //   Raw         8 columns of one token, as they lie in memory: member's of a block of 32
 //   kBytes      bytes of one activation
-//   kScaled     whether its tokens may have scales
 //   Weights     the left fragments of a block of 16 rows x 32 columns
 //   Tokens      the right fragments of a block of 32 columns x 8 tokens
 //   Sum         the accumulators of a unit, which Start() zeroes and Value() reads
@@ -48,7 +47,6 @@ struct LeftE4M3 {
   using Raw = uint2;
   using Sum = FloatSum;
   static constexpr int kBytes = 1;
-  static constexpr bool kScaled = true;
   struct Weights {
     uint32_t a[1][4];
   };
@@ -72,7 +70,6 @@ struct LeftE4M3 {
   using Raw = uint2;
   using Sum = FloatSum;
   static constexpr int kBytes = 1;
-  static constexpr bool kScaled = true;
   struct Weights {
     uint32_t a[2][4];
   };
@@ -103,7 +100,6 @@ struct LeftI8 {
   using Raw = uint2;
   using Sum = IntegerSum;
   static constexpr int kBytes = 1;
-  static constexpr bool kScaled = true;
   struct Weights {
     uint32_t a[1][4];
   };
@@ -132,7 +128,6 @@ struct LeftBF16 {
   using Raw = uint4;
   using Sum = FloatSum;
   static constexpr int kBytes = 2;
-  static constexpr bool kScaled = false;
   struct Weights {
     uint32_t a[2][4];
   };

@@ -93,11 +93,10 @@ class WeightCopies {
 // lanes write neighbouring results, and the code of the epilogue exists once for 16 tokens instead
 // of once for each. Rows are 36 words apart, so that the pairs which half a warp writes at once
 // (2 group + 36 * 2 member) are in different banks. No other thread may be using shared.
-// kScaled: whether tokens may have scales.
 inline constexpr int kStoreStride = 36, kStoreTokens = 16;
 inline constexpr int kStoreFloats = kStoreTokens * kStoreStride;
 
-template <int kTokenTiles, bool kScaled = true>
+template <int kTokenTiles>
 __device__ __forceinline__ void StoreTiles(const TileBlock& block, int warp_rows, int first_token,
                                            const float (&total)[2][kTokenTiles][4],
                                            float* shared) {
@@ -133,7 +132,7 @@ __device__ __forceinline__ void StoreTiles(const TileBlock& block, int warp_rows
         *Partial(p, block.split, 0, token, n) = sum;
         if (p.pair != 0) *Partial(p, block.split, 1, token, n) = up;
       } else {
-        Store(p, token, n, Result(p, token, n, TokenScale<kScaled>(p, token), sum, up));
+        Store(p, token, n, Result(p, token, n, TokenScale(p, token), sum, up));
       }
     }
   }

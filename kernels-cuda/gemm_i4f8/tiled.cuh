@@ -113,9 +113,8 @@ __device__ __forceinline__ void Tiled(const GemmParams& p) {
   // The ring serves once more, when all warps have left it.
   static_assert(kStages * kStageBytes >= kThreads / 32 * kStoreFloats * 4, "room for every warp");
   __syncthreads();
-  StoreTiles<kTokenTiles, Left::kScaled>(
-      block, warp_rows, block.token_block * kBlockTokens + warp_tokens, total,
-      reinterpret_cast<float*>(stages) + thread / 32 * kStoreFloats);
+  StoreTiles<kTokenTiles>(block, warp_rows, block.token_block * kBlockTokens + warp_tokens, total,
+                          reinterpret_cast<float*>(stages) + thread / 32 * kStoreFloats);
 }
 
 }  // namespace nibble::cuda::gemm_i4f8
