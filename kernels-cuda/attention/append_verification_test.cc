@@ -16,7 +16,7 @@ bool VerifyAppend(Device& device) {
   constexpr int dim = kDim;
   const int64_t q_heads = 3, q_width = q_heads * dim, kv_width = 2 * dim;
   KvCacheShape shape = MakeShape(kType, 2, dim, 40, kType == DType::kI4 && dim == 32 ? 16 : 0);
-  const float factor = kType == DType::kI4 ? 0.3f : 1.0f;
+  const float factor = kType == DType::kI4 ? 0.25f : 1.0f;
   const float* factors = kType == DType::kI4 ? &factor : nullptr;
   KvCache cache(shape, factors, factors);
   const DeviceLayout layout(shape);
@@ -41,6 +41,12 @@ bool VerifyAppend(Device& device) {
     std::fill_n(k.begin(), dim, 0.0f);
     // Below the smallest scale.
     for (int64_t i = 0; i < dim; ++i) k[kv_width + i] *= 1e-6f;
+    if (n > 4) {
+      // Scales of KV4 halfway between two codes, the lower of which is odd, and next to halfway.
+      for (int64_t i = 5 * kv_width; i < 7 * kv_width; ++i) v[i] = std::fmin(v[i], 1.0f) * 0.5f;
+      v[5 * kv_width + 3] = 7 * 1.1875f * 0.25f;
+      v[6 * kv_width + 3] = std::nextafter(7 * 1.0625f * 0.25f, 2.0f);
+    }
     if (n > 4) k[3 * kv_width + 1] = INFINITY;
     const std::vector<float> angles = NormalValues(random, n * dim);
     // The second call is of keys rotated before.
@@ -49,13 +55,16 @@ bool VerifyAppend(Device& device) {
     const OnDevice<DeviceSequence> ds(device, {{memory.get(), shape.capacity, 0, 0, 0},
                                                {memory.get(), shape.capacity, start, n - 2, 0},
                                                {memory.get(), shape.capacity, 0, 0, n - 2},
-                                               {memory.get(), shape.capacity, start + n - 2, 1, n - 2},
-                                               {memory.get(), shape.capacity, start + n - 1, 1, n - 1}});
+                                               {memory.get(), shape.capacity, start + n - 2, 1,
+                                                n - 2},
+                                               {memory.get(), shape.capacity, start + n - 1, 1,
+                                                n - 1}});
     for (const Status& s : {dq.status(), dk.status(), dv.status(), da.status(), ds.status()}) {
       if (!s.ok()) return false;
     }
     Status status = RopeAppend(device, shape, 0, q_heads, {dq.get(), q_width},
-                               {dk.get(), kv_width}, {dv.get(), kv_width}, {rotate ? da.get() : 0, dim},
+                               {dk.get(), kv_width}, {dv.get(), kv_width},
+                               {rotate ? da.get() : 0, dim},
                                {ds.get(), 5, n + 1, n, 40});
     if (!status.ok()) return false;
     const std::vector<float> rotated = dq.Read(&status);

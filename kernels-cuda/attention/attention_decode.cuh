@@ -10,9 +10,9 @@
 //                   16 bytes a lane; Q K^T, softmax, P V on its own, in registers; no barrier
 //                   of the block before the end, where the warps' states are merged in order
 //
-// A cache block is one run of bytes, so a warp reads long runs: whole blocks, also of tokens that do
-// not exist. What such bytes decode to does not matter: scores and weights of keys that a row does
-// not see are not looked at, and its weight 0 meets finite values (KV4, KV8) or none (KV16:
+// A cache block is one run of bytes, so a warp reads long runs: whole blocks, also of tokens that
+// do not exist. What such bytes decode to does not matter: scores and weights of keys that a row
+// does not see are not looked at, and its weight 0 meets finite values (KV4, KV8) or none (KV16:
 // AddValuesByKey).
 //
 // Shapes: head sizes 16..64, ..128, ..256 by kDim, zeros above head_dim; any number of heads.
@@ -38,7 +38,8 @@ namespace nibble::cuda {
 template <class Shape>
 __device__ __forceinline__ void LoadBlock(const KvGeometry& kv, const uint8_t* block, int lane,
                                           uint8_t* stage) {
-  constexpr int kWords = Shape::kRowBytes / 16;
+  constexpr unsigned kWords = Shape::kRowBytes / 16;
+  static_assert(2 * kKvBlockRows == kWarpLanes);
   const uint32_t to = SharedAddress(stage);
   if constexpr (Shape::kScaleBytes > 0) {
     // Scales of keys and values follow each other in the cache, but not here.
@@ -52,8 +53,10 @@ __device__ __forceinline__ void LoadBlock(const KvGeometry& kv, const uint8_t* b
   const uint32_t tiles = to + 2 * Shape::kScaleBytes;
   // Addresses of all words of a long block would fill the registers.
 #pragma unroll 2
-  for (int i = lane; i < 2 * kKvBlockRows * kWords; i += kWarpLanes) {
-    const int row = i / kWords, word = i % kWords;  // rows 16..31 are those of the values
+  for (unsigned round = 0; round < kWords; ++round) {
+    const unsigned i = round * kWarpLanes + static_cast<unsigned>(lane);
+    const int row = static_cast<int>(i / kWords);  // rows 16..31 are those of the values
+    const int word = static_cast<int>(i % kWords);
     const bool wanted = 16 * word < kv.row_bytes;  // else zeros
     const uint8_t* from = rows + (wanted ? row * kv.row_bytes + 16 * word : 0);
     CopyAsync16(tiles + row * Shape::kStride + 16 * word, from, wanted ? 16 : 0);
@@ -115,10 +118,11 @@ struct DecodeWarp {
   }
 
   __device__ __forceinline__ bool AnyNonFinite(const uint8_t* values) const {
-    constexpr int kWords = Shape::kRowBytes / 16;
+    constexpr unsigned kWords = Shape::kRowBytes / 16;
     uint32_t bits = 0;
 #pragma unroll 1
-    for (int i = at.lane; i < kKvBlockRows * kWords; i += kWarpLanes) {
+    for (unsigned round = 0; round < kWords / 2; ++round) {
+      const unsigned i = round * kWarpLanes + static_cast<unsigned>(at.lane);
       bits |= NonFiniteBits(Load<uint4>(values + i / kWords * Shape::kStride + i % kWords * 16));
     }
     return __any_sync(kAllLanes, HasNonFinite(bits));

@@ -25,11 +25,12 @@
 // Values of KV4 are stored times their scale (exact in F16, block_products.cuh), keys of the
 // 16-bit path too; scales of KV8 multiply scores and weights.
 //
-// Registers: beside 384 threads a thread has 168, of which results of 128 columns take 64 and queries
-// 32 or 16; beside 256 threads (heads of 256) it has 255, and results take 128. Steps are as long as
-// fits (kStepKeys). Four kernels spill all the same (resources.csv: KV8 on sm_90a and sm_120a, KV16 of
-// 256 on sm_120a): 2 to 13 words a thread, read again at most 38 times beside the 48 mma of a step.
-// Shorter steps do not cure them, and a smaller block would load every key more often.
+// Registers: beside 384 threads a thread has 168, of which results of 128 columns take 64 and
+// queries 32 or 16; beside 256 threads (heads of 256) it has 255, and results take 128. Steps are
+// as long as fits (kStepKeys). Four kernels spill all the same (resources.csv: KV8 on sm_90a and
+// sm_120a, KV16 of 256 on sm_120a): 2 to 13 words a thread, read again at most 38 times beside the
+// 48 mma of a step. Shorter steps do not cure them, and a smaller block would load every key more
+// often.
 //
 // Shapes: head sizes ..64, ..96, ..128, ..256 by kDim, zeros above head_dim; any rows, heads.
 // Rows of a block of threads see keys up to their own position; tiles behind a warp's rows are

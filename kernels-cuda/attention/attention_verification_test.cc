@@ -142,8 +142,8 @@ void MakePeaks(std::mt19937_64& random, int64_t dim, Operands* x) {
   }
 }
 
-// Every other token's scale of values grows, in each head other ones, and is so little below a power
-// of two that a weight in F16 has no room for twice as much. The rest is tiny.
+// Every other token's scale of values grows, in each head other ones, and is so little below a
+// power of two that a weight in F16 has no room for twice as much. The rest is tiny.
 void MakeLargest(int64_t dim, Operands* x) {
   for (int64_t i = 0; i < static_cast<int64_t>(x->v.size()); ++i) {
     const int64_t row = i / x->kv_width, head = i % x->kv_width / dim;
@@ -153,8 +153,8 @@ void MakeLargest(int64_t dim, Operands* x) {
   }
 }
 
-// Each row has an element that is NaN or infinite: at each place of what one lane of KV16's has in a
-// step of 16 elements. Some rows are zero.
+// Each row has an element that is NaN or infinite: at each place of what one lane of KV16's has in
+// a step of 16 elements. Some rows are zero.
 void MakeInfinite(int64_t dim, Operands* x) {
   for (int64_t row = 0; row < x->rows * x->q_heads; ++row) {
     const int64_t j = row / 16 * 8 + row % 8;
@@ -225,7 +225,8 @@ struct KnownBatch {
     for (size_t i = 0; i < expected.y.size(); ++i) {
       // kOwn: a number that F32 holds is one value and nothing else.
       const float y = static_cast<float>(expected.y[i]);
-      const bool exact = plan.data == Data::kEven || (plan.data == Data::kOwn && y == expected.y[i]);
+      const bool exact =
+          plan.data == Data::kEven || (plan.data == Data::kOwn && y == expected.y[i]);
       if (!exact) continue;
       expected.y[i] = y;
       expected.bound[i] = 0;
@@ -264,20 +265,23 @@ VerificationCases Cases(DType type, const std::vector<Plan>& plans) {
   return cases;
 }
 
-// Each head has one value, or in the last head key, that is not finite: at each element of a word of
-// KV16, in each word of 64 elements, at places of a block that stand for all (the four registers of a
-// lane's keys, and the first byte of four), in each of `blocks` blocks of a step. Rows that do not
-// see it are not to know of it.
-Plan HiddenValues(int dim, int64_t group, int64_t blocks, int64_t older, int64_t rows) {
-  constexpr int64_t kPlaces[] = {4, 13, 8, 5};
+// Each head has one value, or in the last head key, that is not finite: at each element of a word
+// of KV16, in each word of 64 elements. Its key is at each place of a block that lanes differ in
+// (by register of their keys; a lane of odd number), in each of `blocks` blocks of a step, of which
+// one plan has eight. Rows that do not see it are not to know of it.
+Plan HiddenValues(int dim, int64_t group, int64_t blocks, int64_t part, int64_t older,
+                  int64_t rows) {
+  constexpr int64_t kPlaces[] = {2, 15, 10, 7};
   constexpr int kHeads = 8;
   Plan plan = {dim, group, kHeads, kHeads, {{older, rows}}};
   plan.data = Data::kOwn;
   for (int h = 0; h < kHeads; ++h) {
-    const int64_t block = older / 16 + h % blocks;
+    const int64_t index = kHeads * part + h;
+    // One block: the first place in every word of 64.
+    const int64_t place = blocks == 1 ? (h % 2 == 0 ? 0 : (h + 1) / 2 % 4) : index / blocks % 4;
     const int64_t element = (64 * (h / 2) + 8 * (h / 2 % 2)) % (dim / 8 * 8) + h;
-    plan.bad.push_back({16 * block + (h % 2 == 0 ? 4 : kPlaces[(h + 1) / 2 % 4]), h, element,
-                        h + 1 == kHeads, h % 4 < 2 ? NAN : INFINITY});
+    plan.bad.push_back({older / 16 * 16 + index % blocks * 16 + kPlaces[place], h, element,
+                        blocks == 1 && h + 1 == kHeads, h % 4 < 2 ? NAN : INFINITY});
   }
   return plan;
 }
@@ -301,6 +305,7 @@ VerificationCases DecodeCases() {
                              {66, 0, 1, 1, {{1, 9}}},
                              {130, 0, 1, 1, {{1, 9}}}};
   for (const int dim : {64, 128, 256}) {
+    plans.push_back({dim, 0, 1, 1, {{3, 1}}});
     plans.push_back({dim, 0, 1, 1, {{3, 1}, {0, 65}}});
     plans.push_back({dim, 0, 2, 2, {{1, 16}, {9, 16}}, 0, Data::kLargest});
     plans.push_back({dim, 0, 1, 1, {{20, 16}}, 0.03f});
@@ -311,7 +316,7 @@ VerificationCases DecodeCases() {
     plans.push_back({dim, 0, 1, std::max(72, dim / 2), {{3, 1}}, 0.03f, Data::kInfinite});
     plans.push_back({dim, 0, 1, 1, {{2, 16}, {5, 16}}, 0, Data::kTies});
     plans.push_back({dim, 0, 1, 1, {{2, 16}, {5, 16}}, 0, Data::kSmallTies});
-    plans.push_back(HiddenValues(dim, 16, 1, 66, 16));
+    plans.push_back(HiddenValues(dim, 16, 1, 0, 65, 16));
   }
   return Cases(kType, plans);
 }
@@ -323,18 +328,19 @@ VerificationCases PrefillCases() {
                              {80, 16, 1, 2, {{20, 33}}, 0, Data::kEven},
                              {112, 16, 1, 2, {{20, 33}}},
                              {144, 16, 1, 2, {{20, 33}}},
-                             {64, 32, 1, 33, {{5, 2}}},
-                             {96, 32, 1, 33, {{5, 2}}},
-                             {96, 48, 1, 33, {{5, 2}}},
-                             {128, 32, 1, 33, {{5, 2}}},
-                             {128, 64, 1, 33, {{5, 2}}},
-                             {256, 32, 1, 33, {{5, 2}}},
-                             {256, 64, 1, 33, {{5, 2}}},
-                             {256, 128, 1, 33, {{5, 2}}},
+                             {64, 32, 1, 33, {{62, 2}}},
+                             {96, 32, 1, 33, {{62, 2}}},
+                             {96, 48, 1, 33, {{62, 2}}},
+                             {128, 32, 1, 33, {{62, 2}}},
+                             {128, 64, 1, 33, {{62, 2}}},
+                             {256, 32, 1, 33, {{62, 2}}},
+                             {256, 64, 1, 33, {{62, 2}}},
+                             {256, 128, 1, 33, {{62, 2}}},
                              {64, 16, 1, 2, {{200, 35}}}};
   for (const int dim : {64, 96, 128, 256}) {
     const int64_t heads = std::max(33, dim / 4);
     plans.push_back({dim, 0, 1, 1, {{20, 70}}, 0.03f});
+    if (kType == DType::kI4) plans.push_back({dim, 16, 1, 1, {{20, 70}}, 0.03f});
     plans.push_back({dim, 16, 1, 1, {{28, 80}}, 0, Data::kEven});
     plans.push_back({dim, 16, 1, 1, {{150, 66}}, 0, Data::kOwn});
     plans.push_back({dim, 0, 2, 2, {{1, 66}, {9, 66}}, 0, Data::kLargest});
@@ -342,7 +348,10 @@ VerificationCases PrefillCases() {
     plans.push_back({dim, 0, 1, heads, {{2, 2}}, 0.03f, Data::kInfinite});
     plans.push_back({dim, 0, 1, 1, {{2, 66}}, 0, Data::kTies});
     plans.push_back({dim, 0, 1, 1, {{2, 66}}, 0, Data::kSmallTies});
-    plans.push_back(HiddenValues(dim, 16, dim == 64 ? 4 : dim == 96 ? 2 : 1, 3, 66));
+    const int64_t blocks = dim == 64 ? 4 : dim == 96 || (dim == 128 && kType == DType::kI8) ? 2 : 1;
+    for (int64_t part = 0; part < (blocks + 1) / 2; ++part) {
+      plans.push_back(HiddenValues(dim, 16, blocks, part, 3, 66));
+    }
   }
   return Cases(kType, plans);
 }
@@ -355,7 +364,7 @@ VerificationCases F32Cases() {
                              {64, 0, 1, 3, {{127, 2}}},
                              {64, 0, 1, 2, {{119, 12}, {1, 2}}, 0, Data::kOwn},
                              {128, 0, 1, 2, {{121, 16}}, 0, Data::kEven},
-                             HiddenValues(64, 0, 1, 66, 16),
+                             HiddenValues(64, 0, 1, 0, 65, 16),
                              {250, 0, 2, 2, {{127, 3}, {0, 1}}, 0.03f}};
   for (int dim = 16; dim <= 256; dim += 2) {
     if (dim % 32 > 4 && dim % 32 < 30) continue;
@@ -364,8 +373,8 @@ VerificationCases F32Cases() {
   return Cases(DType::kF32, plans);
 }
 
-// The merge by itself, of states that make every step exact: powers of two between the maxima, whole
-// numbers for the rest. Some ranges have seen nothing.
+// The merge by itself, of states that make every step exact: powers of two between the maxima,
+// whole numbers for the rest. Some ranges have seen nothing.
 bool VerifyMerge(Device& device, int dim, int64_t ranges) {
   constexpr int kHeads = 3, kKvHeads = 2, kRows = 16;
   std::mt19937_64 random(static_cast<uint64_t>(dim + ranges));

@@ -40,9 +40,9 @@ __device__ __forceinline__ uint32_t MulF16x2(uint32_t a, uint32_t b) {
 // ---- scales of KV4: E4M3 without a sign ----
 //
 // Bits of a code, moved to where F16 or F32 has them, times a power of two are its value, exactly
-// (common/decode.cuh). A scale that is NaN makes its key NaN, of which only that key's scores become
-// NaN. A value that is NaN would reach rows that do not see it, as 0 times NaN: there such a scale
-// counts as 480, and its key's weight becomes NaN instead, where a row sees the key.
+// (common/decode.cuh). A scale that is NaN makes its key NaN, of which only that key's scores
+// become NaN. A value that is NaN would reach rows that do not see it, as 0 times NaN: there such a
+// scale counts as 480, and its key's weight becomes NaN instead, where a row sees the key.
 //
 // What scales of tokens that do not exist decode to is never looked at, or finite.
 
@@ -268,8 +268,8 @@ struct ValueScales {
     return MulF16x2((apart & 0x007F007Fu) << 7, k2To8);
   }
 
-  // What weights of the keys are multiplied with: for keys 8 j + 2 member + e at [8 j + e]. The lanes
-  // of other groups have the same keys' scales of the other groups of the head.
+  // What weights of the keys are multiplied with: for keys 8 j + 2 member + e at [8 j + e]. The
+  // lanes of other groups have the same keys' scales of the other groups of the head.
   __device__ __forceinline__ void Factors(float (&factors)[10]) const {
     uint32_t bad = 0;  // the top bit of each byte
 #pragma unroll
@@ -344,7 +344,8 @@ __device__ __forceinline__ void AddValuesI8(const uint8_t* values, LanePlace at,
   }
 }
 
-// Whether any of the BF16 in `bits`' operands is infinite or NaN: the exponent carries into the sign.
+// Whether any of the BF16 in `bits`' operands is infinite or NaN: the exponent carries into the
+// sign.
 __device__ __forceinline__ uint32_t NonFiniteBits(uint4 v) {
   const uint32_t word[4] = {v.x, v.y, v.z, v.w};
   uint32_t bits = 0;
@@ -368,9 +369,9 @@ __device__ __forceinline__ void AddPair(const uint32_t (&a)[4], const uint32_t (
   }
 }
 
-// acc += weights * values where some values of KV16 are not finite, and some rows do not see them: 0
-// times such a value would make those rows NaN. One key after the other, on CUDA cores; a row that
-// does not see it adds nothing. pair(key, tile): the lane's two values of 8 dimensions.
+// acc += weights * values where some values of KV16 are not finite, and some rows do not see them:
+// 0 times such a value would make those rows NaN. One key after the other, on CUDA cores; a row
+// that does not see it adds nothing. pair(key, tile): the lane's two values of 8 dimensions.
 template <int kTiles, class Pair>
 __device__ __forceinline__ void AddValuesByKey(const uint32_t (&a)[4], const int (&visible)[2],
                                                LanePlace at, const Pair& pair,

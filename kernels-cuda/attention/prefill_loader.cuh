@@ -139,8 +139,8 @@ struct Loader {
     stage.ValueFactors()[thread] = Load<float>(scales + kv.scale_bytes);
   }
 
-  // Of keys as bytes, each group's scale. Of values, what weights are multiplied with: NaN where any
-  // group's scale is.
+  // Of keys as bytes, each group's scale. Of values, what weights are multiplied with: NaN where
+  // any group's scale is.
   __device__ __forceinline__ void FactorsI4(const uint8_t* raw, int valid, const Stage& stage) {
     if (thread >= valid) return;
     const uint8_t* codes = RawBlock(raw, thread) + thread % kKvBlockRows;

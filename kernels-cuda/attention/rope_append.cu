@@ -43,10 +43,8 @@ __device__ int FindSequence(const DeviceSequence* sequences, int count, int row)
   return low;
 }
 
-// Puts a head, rotated where angles is not null, into to[0..dim) and zeros behind.
+// Puts a head, rotated where angles is not null, into to[0..dim).
 __device__ void StageHead(const float* x, const float* angles, int dim, int lane, float* to) {
-#pragma unroll 1
-  for (int i = dim + lane; i < kMaxHeadDim; i += kWarpLanes) to[i] = 0;
   const int half = dim / 2;
 #pragma unroll 1
   for (int i = lane; i < half; i += kWarpLanes) {
@@ -200,6 +198,8 @@ __device__ void RopeAppend(const RopeParameters& p) {
   if (!is_key) head -= p.kv.kv_heads;
   const float* x = is_key ? reinterpret_cast<const float*>(p.k) + row * p.k_stride
                           : reinterpret_cast<const float*>(p.v) + row * p.v_stride;
+#pragma unroll 1
+  for (int i = dim + lane; i < kMaxHeadDim; i += kWarpLanes) staged[warp][i] = 0;
   StageHead(x + head * dim, is_key ? angles : nullptr, dim, lane, staged[warp]);
   Append<kStored>(p, s, row, head, is_key, staged[warp], lane);
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // From F32 to codes: to nearest, ties to even, saturating; bit for bit what
-// kernels-cpu/numerics/formats.h encodes, for every input but NaN: it stays NaN, but may lose its sign
-// and its other bits.
+// kernels-cpu/numerics/formats.h encodes, for every input but NaN: it stays NaN, but may lose its
+// sign and its other bits.
 #pragma once
 
 #include "kernels-cuda/common/decode.cuh"

@@ -32,7 +32,8 @@ const char* RowKernel(DType type, const RowParams& params) {
       {"rows_to_bf16", "normed_rows_to_bf16", "gated_rows_to_bf16"},
       {"rows_to_f32", "normed_rows_to_f32", "gated_rows_to_f32"}};
   const int source = params.up != nullptr ? 2 : params.norm_weight != nullptr ? 1 : 0;
-  const int target = type == DType::kE4M3 ? 0 : type == DType::kI8 ? 1 : type == DType::kBF16 ? 2 : 3;
+  const int target =
+      type == DType::kE4M3 ? 0 : type == DType::kI8 ? 1 : type == DType::kBF16 ? 2 : 3;
   return kNames[target][source];
 }
 

@@ -160,8 +160,8 @@ class RowsCase {
   }
 
  private:
-  // Rows of random values, and where there are seven or more also: saturation; infinity; zeros; NaN;
-  // a row whose norm is exact, 1/2 with an epsilon of 1/2; gates whose silu is exact; and values
+  // Rows of random values, and where there are seven or more also: saturation; infinity; zeros;
+  // NaN; a row whose norm is exact, 1/2 with an epsilon of 1/2; gates whose silu is exact; and values
   // halfway between codes. The weights and row 5 of `up` are made so that the exact rows, too, come
   // out halfway between codes.
   static constexpr int64_t kExactNorm = 4, kExactGates = 5;
@@ -306,8 +306,8 @@ bool VerifyCopy(Device& device) {
          to.back() != from.back();
 }
 
-// Widths: below or one thread's four columns; chunks with a partial last one; rows of an odd stride,
-// on no boundary; longer than the registers hold.
+// Widths: below or one thread's four columns; chunks with a partial last one; rows of an odd
+// stride, on no boundary; longer than the registers hold.
 VerificationCases ElementwiseCases() {
   VerificationCases cases = {VerifyAngles, VerifyCopy};
   const int64_t shapes[][3] = {{2, 3, 3},        {2, 4, 4},         {10, 301, 303},

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels-cuda/testing/mutate.h"
 
+#include <algorithm>
+#include <cctype>
 #include <cstdlib>
 #include <functional>
+#include <map>
 #include <regex>
 
 namespace nibble::cuda {
@@ -149,22 +152,73 @@ void MutateLine(int number, const std::string& kernel, const std::string& line,
   }
 }
 
+// By register, the lines of one kernel that name it.
+using Uses = std::map<std::string, std::vector<int>>;
+
+bool BeginsFunction(const std::string& line) { return Has(line, ".entry") || Has(line, ".func"); }
+
+// Of the function that begins in line first, from 0.
+Uses UsesOf(const std::vector<std::string>& lines, size_t first) {
+  Uses uses;
+  for (size_t i = first; i < lines.size() && (i == first || !BeginsFunction(lines[i])); ++i) {
+    const std::string& line = lines[i];
+    for (size_t at = line.find("%r"); at != std::string::npos; at = line.find("%r", at + 1)) {
+      size_t end = at + 2;
+      while (end < line.size() && std::isalnum(static_cast<unsigned char>(line[end]))) ++end;
+      std::vector<int>& numbers = uses[line.substr(at, end - at)];
+      const int number = static_cast<int>(i) + 1;
+      if (numbers.empty() || numbers.back() != number) numbers.push_back(number);
+    }
+  }
+  return uses;
+}
+
+// Whether a mask's lowest bit, which the mutant loses, is shifted out wherever its result is used:
+// then the mutant is the same program.
+bool IsShiftedOut(const std::vector<std::string>& lines, const Uses& uses, const Mutant& mutant) {
+  static const std::regex kMask("^\\s*and\\.b(?:32|64)\\s+(%rd?\\d+),[^;]*,\\s*(-?\\d+);");
+  std::smatch mask;
+  if (mutant.change != "mask" || !std::regex_search(mutant.original, mask, kMask)) return false;
+  const long long value = std::strtoll(mask[2].str().c_str(), nullptr, 0);
+  const std::regex shift("^\\s*shr\\.[us](?:32|64)\\s+%rd?\\d+,\\s*" + mask[1].str() +
+                         ",\\s*(\\d+);");
+  const auto found = uses.find(mask[1].str());
+  if (found == uses.end()) return false;
+  for (const int number : found->second) {
+    if (number == mutant.line) continue;
+    std::smatch by;
+    const std::string& line = lines[static_cast<size_t>(number) - 1];
+    if (!std::regex_search(line, by, shift)) return false;
+    const int bits = std::min(std::atoi(by[1].str().c_str()), 62);
+    if ((value & -value) >= 1LL << bits) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 std::vector<Mutant> Mutants(const std::string& ptx, const std::set<int>& lines) {
   static const std::regex kEntry(
       "^\\s*(?:\\.visible |\\.weak )*\\.(?:entry|func)\\s+(?:\\([^)]*\\)\\s*)?(\\w+)");
+  const std::vector<std::string> all = Split(ptx);
   std::vector<Mutant> mutants;
   std::string kernel;
+  Uses uses;  // in it
   int number = 0;
-  for (const std::string& line : Split(ptx)) {
+  for (const std::string& line : all) {
     ++number;
     std::smatch match;
-    if (line.find(".entry") != std::string::npos || line.find(".func") != std::string::npos) {
+    if (BeginsFunction(line)) {
       if (std::regex_search(line, match, kEntry)) kernel = match[1].str();
+      uses = UsesOf(all, static_cast<size_t>(number) - 1);
     }
     if (lines.count(number) == 0) continue;
+    const size_t before = mutants.size();
     MutateLine(number, kernel, line, &mutants);
+    mutants.erase(std::remove_if(mutants.begin() + static_cast<std::ptrdiff_t>(before),
+                                 mutants.end(),
+                                 [&](const Mutant& m) { return IsShiftedOut(all, uses, m); }),
+                  mutants.end());
   }
   return mutants;
 }

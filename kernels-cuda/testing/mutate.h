@@ -25,7 +25,8 @@ struct Mutant {
 //   fragment   the first two registers of an mma's or wgmma's left operand are swapped
 //   offset     an address moves by the size of the access
 //   permute    a selector of prmt or the table of lop3 changes in one bit
-//   mask       an and with a constant loses its lowest bit
+//   mask       an and with a constant loses its lowest bit, unless whatever uses the result shifts
+//              that bit out: then the mutant is the same program
 // and what computes indices, bounds and addresses, or chooses a path:
 //   shift      a shift count is one less
 //   constant   an added or multiplied constant is one more

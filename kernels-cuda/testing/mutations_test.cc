@@ -282,6 +282,25 @@ TEST(Mutations, EveryMutantIsSeen) {
       all.run, offered, Now() - begin, all.seen, all.listed, all.passed, all.unseen, all.same);
 }
 
+// A bit that nobody looks at is no slip of the pen; one that somebody might is.
+TEST(Mutants, MaskOfABitThatIsShiftedOut) {
+  const auto masks = [](const std::string& use) {
+    const std::string ptx =
+        ".entry k()\n{\nand.b32 %r2, %r1, 28;\nshr.u32 %r3, %r2, 3;\n" + use + "\n}\n" +
+        ".entry other()\n{\nadd.s32 %r4, %r2, 1;\n}\n";
+    int count = 0;
+    for (const Mutant& mutant : Mutants(ptx, {3, 4, 5})) count += mutant.change == "mask";
+    return count;
+  };
+  EXPECT_EQ(masks(""), 0);
+  EXPECT_EQ(masks("shr.u32 %r5, %r2, 4;"), 0);
+  EXPECT_EQ(masks("shr.u32 %r5, %r2, 2;"), 1);
+  EXPECT_EQ(masks("shl.b32 %r5, %r2, 4;"), 1);
+  EXPECT_EQ(masks("st.shared.u32 [%r2], %r6;"), 1);
+  EXPECT_EQ(masks("shr.u32 %r5, %r6, %r2;"), 1);
+  EXPECT_EQ(masks("@%p1 bra L;"), 0);
+}
+
 // Also on a real device: what mutants must fail, the kernels as they are must pass.
 TEST(Mutations, IntactKernelsPassEveryCase) {
   const std::vector<int> generations = Generations();
