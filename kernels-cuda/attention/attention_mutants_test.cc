@@ -36,8 +36,8 @@ const KnownMutantsRegistration kAttentionMutants({{
     {"attention_f32", 27, 0.4, 0, 3},
     {"attention_merge", 57, 0, 0, 3},
     {"attention_prefill_bf16", 45, 3, 0.5, 9},
-    {"attention_prefill_i4", 50, 12, 0.5, 12},
-    {"attention_prefill_i8", 45, 6, 1, 8},
+    {"attention_prefill_i4", 45, 10, 0.5, 12},
+    {"attention_prefill_i8", 45, 4, 1, 8},
     {"rope_append", 15, 0, 0, 2},
 }});
 

@@ -50,7 +50,7 @@ const KnownMutantsRegistration kCompilersOwn({{
 }, {}});
 
 // The normal run's share of the CUDA tests' time, of which preparing the modules takes a part.
-constexpr double kBudgetSeconds = 150;
+constexpr double kBudgetSeconds = 300;
 
 std::string Environment(const char* name) {
   const char* text = std::getenv(name);
