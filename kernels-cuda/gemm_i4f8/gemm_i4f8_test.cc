@@ -18,6 +18,7 @@
 #include "kernels-cpu/numerics/quantize.h"
 #include "kernels-cuda/common/modules.h"
 #include "kernels-cuda/gemm_i4f8/gemm_i4f8_case.h"
+#include "kernels-cuda/gemm_i4f8/seeds_for_test.h"
 #include "kernels-cuda/gemm_i4f8/kernel_table.h"
 
 namespace nibble::cuda::gemm_i4f8 {
@@ -205,7 +206,6 @@ TEST(GemmI4F8, NaNStaysInItsToken) {
 // Other orders of warps and blocks, the same bits.
 TEST(GemmI4F8, EveryRunGivesTheSameBits) {
   auto random = Random(218);
-  const emulator::Options before = emulator::GetOptions();
   for (const int block_tokens : kBlockTokens) {
     Case c;
     c.format = {DType::kI4, DType::kF16, 64};
@@ -216,20 +216,10 @@ TEST(GemmI4F8, EveryRunGivesTheSameBits) {
     c.tokens = 6;
     c.pair = block_tokens % 3 == 0;
     const PreparedCase prepared(random, c);
-    std::vector<uint8_t> first, again;
-    for (uint64_t seed = 1; seed <= 4; ++seed) {
-      emulator::Options options = before;
-      options.seed = seed;
-      emulator::SetOptions(options);
-      const Status status = prepared.Run(EmulatedDevice(89), seed == 1 ? &first : &again);
-      ASSERT_TRUE(status.ok()) << status.message();
-      if (seed > 1) {
-        ASSERT_EQ(first, again) << Describe(c);
-      }
-    }
+    std::vector<uint8_t> first;
+    ASSERT_NO_FATAL_FAILURE(ExpectSameBitsOfEverySeed(EmulatedDevice(89), prepared, Describe(c), &first));
     EXPECT_EQ(prepared.Problem(first), "");
   }
-  emulator::SetOptions(before);
 }
 
 // FP8 tensor cores that cut the terms of one instruction (32 products and the sum so far) to 13

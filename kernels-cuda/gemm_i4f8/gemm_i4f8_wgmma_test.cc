@@ -11,6 +11,7 @@
 
 #include "kernels-cuda/common/modules.h"
 #include "kernels-cuda/gemm_i4f8/gemm_i4f8_case.h"
+#include "kernels-cuda/gemm_i4f8/seeds_for_test.h"
 #include "kernels-cuda/gemm_i4f8/kernel_table.h"
 
 namespace nibble::cuda::gemm_i4f8 {
@@ -149,27 +150,16 @@ TEST_F(GemmI4F8Wgmma, NaNStaysInItsToken) {
 // Other orders of warps and blocks, the same bits.
 TEST_F(GemmI4F8Wgmma, EveryRunGivesTheSameBits) {
   auto random = Random(256);
-  const emulator::Options before = emulator::GetOptions();
   for (const int64_t group : {32, 64}) {
     Case c = WarpgroupCase(DType::kF16, group, 2);
     c.rows = 40;
     c.cols = 500;
     c.tokens = 70;
     const PreparedCase prepared(random, c);
-    std::vector<uint8_t> first, again;
-    for (uint64_t seed = 1; seed <= 4; ++seed) {
-      emulator::Options options = before;
-      options.seed = seed;
-      emulator::SetOptions(options);
-      const Status status = prepared.Run(Hopper(), seed == 1 ? &first : &again);
-      ASSERT_TRUE(status.ok()) << status.message();
-      if (seed > 1) {
-        ASSERT_EQ(first, again) << Describe(c);
-      }
-    }
+    std::vector<uint8_t> first;
+    ASSERT_NO_FATAL_FAILURE(ExpectSameBitsOfEverySeed(Hopper(), prepared, Describe(c), &first));
     EXPECT_EQ(prepared.Problem(first, Fp8Error()), "");
   }
-  emulator::SetOptions(before);
 }
 
 // Tensor cores that cut the terms of one instruction (32 products and the sum so far) to 13 bits
