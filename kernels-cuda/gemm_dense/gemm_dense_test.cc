@@ -5,6 +5,7 @@
 #include "kernels-cuda/gemm_dense/gemm_dense.h"
 
 #include "kernels-cuda/common/strip_cases.h"
+#include "kernels-cuda/common/strip_verification.h"
 
 namespace nibble::cuda {
 namespace {

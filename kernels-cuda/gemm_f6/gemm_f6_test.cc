@@ -5,6 +5,7 @@
 #include "kernels-cuda/gemm_f6/gemm_f6.h"
 
 #include "kernels-cuda/common/strip_cases.h"
+#include "kernels-cuda/common/strip_verification.h"
 
 namespace nibble::cuda {
 namespace {
